@@ -1,0 +1,102 @@
+"""One formula, three readings: functions that accept numbers, float64 arrays or SymPy symbols.
+
+The kind of the arguments decides which implementation runs. SymPy is looked up in ``sys.modules``: nobody who
+does not already use it pays for its import.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Scalar", "ceil", "choose", "exp", "floor", "log2", "maximum", "minimum", "sqrt", "where"]
+
+Scalar = Any
+"""A number, a float64 array or a SymPy expression; every formula accepts all three."""
+
+
+def _elementwise(
+    number: Callable[..., Any], array: Callable[..., Any], symbol: Callable[..., Any]
+) -> Callable[..., Scalar]:
+    """Dispatch on the argument types; plain numbers are the common case and are tested first."""
+
+    def call(*args: Scalar) -> Scalar:
+        kind = number
+        for x in args:
+            if isinstance(x, (bool, int, float)):
+                continue
+            sympy = sys.modules.get("sympy")
+            if sympy is not None and isinstance(x, sympy.Basic):
+                return symbol(sympy, *args)
+            kind = array
+        return kind(*args)
+
+    return call
+
+
+def _fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """Extend a binary array function to any number of arguments."""
+
+    def call(first: Any, *rest: Any) -> Any:
+        for x in rest:
+            first = function(first, x)
+        return first
+
+    return call
+
+
+def _floor_number(x: float) -> float:
+    return float(math.floor(x))
+
+
+def _ceil_number(x: float) -> float:
+    return float(math.ceil(x))
+
+
+maximum = _elementwise(max, _fold(np.maximum), lambda sp, *xs: sp.Max(*xs, evaluate=False))
+"""Largest of its arguments, elementwise."""
+minimum = _elementwise(min, _fold(np.minimum), lambda sp, *xs: sp.Min(*xs, evaluate=False))
+"""Smallest of its arguments, elementwise."""
+ceil = _elementwise(_ceil_number, np.ceil, lambda sp, x: sp.ceiling(x))
+"""Round up; use on ratios of whole numbers only (``ceil(2.1 / 0.7)`` is 4)."""
+floor = _elementwise(_floor_number, np.floor, lambda sp, x: sp.floor(x))
+"""Round down; use on ratios of whole numbers only."""
+log2 = _elementwise(math.log2, np.log2, lambda sp, x: sp.log(x, 2))
+"""Binary logarithm."""
+sqrt = _elementwise(math.sqrt, np.sqrt, lambda sp, x: sp.sqrt(x))
+"""Square root."""
+exp = _elementwise(math.exp, np.exp, lambda sp, x: sp.exp(x))
+"""Natural exponential."""
+where = _elementwise(
+    lambda condition, yes, no: yes if condition else no,
+    np.where,
+    lambda sp, condition, yes, no: sp.Piecewise((yes, condition), (no, True)),
+)
+"""``yes`` where ``condition`` holds, else ``no``. Both are evaluated: guard divisors."""
+
+
+def choose(index: Scalar, values: tuple[float, ...]) -> Scalar:
+    """Pick ``values[index]``: how an axis of named options becomes numbers without a branch.
+
+    Parameters
+    ----------
+    index : whole number(s) from 0 to ``len(values) - 1``.
+    values : one number per option.
+
+    Examples
+    --------
+    >>> choose(1, (0.0, 0.5, 1.0))
+    0.5
+    """
+    if isinstance(index, (bool, int, float)):
+        return values[int(index)]
+    if isinstance(index, np.ndarray):
+        return np.asarray(values, dtype=float)[index.astype(int)]
+    result: Scalar = values[-1]
+    for i in range(len(values) - 2, -1, -1):
+        result = where(index <= i, values[i], result)
+    return result

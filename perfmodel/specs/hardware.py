@@ -1,0 +1,321 @@
+"""What a user may say about a machine: devices, and clusters of them. Facts only, no formulas.
+
+A *device* file describes one engine; a *cluster* file places devices in nodes and joins nodes by topology levels. A single
+device file can be used wherever a cluster is wanted: it is a cluster of one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from perfmodel.specs.facts import (
+    Bandwidth,
+    Capacity,
+    Count,
+    Duration,
+    Frequency,
+    Number,
+    Power,
+    Price,
+    Purchase,
+    Rate,
+    Ratio,
+    Spec,
+)
+
+__all__ = [
+    "DEVICE_CLASSES",
+    "KERNEL_CONSTANTS",
+    "Cluster",
+    "Device",
+    "EnginePlacement",
+    "Host",
+    "Level",
+    "LinkEdge",
+    "Memory",
+    "Nics",
+    "Node",
+    "Storage",
+]
+
+DeviceClass = Literal["gpu", "cpu", "npu", "pim", "fpga", "storage", "dataflow"]
+DEVICE_CLASSES: tuple[str, ...] = ("gpu", "cpu", "npu", "pim", "fpga", "storage", "dataflow")
+Operator = Literal["gemm", "attention", "decode_attention", "elementwise", "scan"]
+
+KERNEL_CONSTANTS: dict[str, tuple[str, ...]] = {
+    "gemm": ("compute_fraction", "memory_fraction", "launch", "wave_quantisation", "k_step", "prologue"),
+    "attention": ("compute_fraction", "memory_fraction", "launch", "prologue", "exponential_cost"),
+    "decode_attention": ("compute_fraction", "memory_fraction", "launch", "prologue", "kv_step"),
+    "elementwise": ("memory_fraction", "launch"),
+    "scan": ("compute_fraction", "memory_fraction", "launch"),
+}
+"""Constants that each operator class understands; what they mean stands in ``perfmodel.machine.kernels``."""
+
+
+class KernelConstants(Spec):
+    """Calibrated constants of one operator class and format. What is left out comes from the device class."""
+
+    compute_fraction: Ratio | None = None
+    """Sustained share of the peak rate at large sizes [1]."""
+    memory_fraction: Ratio | None = None
+    """Sustained share of the memory bandwidth at large sizes [1]."""
+    launch: Duration | None = None
+    """Time of the smallest kernel, replayed from a graph [s]."""
+    wave_quantisation: Ratio | None = None
+    """0: tiles flow freely over the compute units; 1: whole waves [1]."""
+    k_step: Duration | None = None
+    """Least time of one 64-wide step of the reduction loop [s]."""
+    prologue: Duration | None = None
+    """Fill and drain time of one wave of tiles [s]."""
+    kv_step: Duration | None = None
+    """Least time of one block of 64 keys in decode attention [s]."""
+    exponential_cost: Number | None = None
+    """Cost of one exponential in units of 256 FLOP of the matrix unit [1]."""
+
+
+class Memory(Spec):
+    """One memory level of a device."""
+
+    capacity: Capacity
+    bandwidth: Bandwidth | None = None
+    """Read bandwidth of all units together; may be left out on chip."""
+    per: Literal["device", "unit"] = "device"
+    """Whether capacity and bandwidth are those of the device or of one compute unit."""
+    shares: str | None = None
+    """This memory IS the named memory of the accelerator beside it (processing in memory): the capacity is not additional."""
+
+
+class Peak(Spec):
+    """Dense peak rates by number format, for the matrix and the vector units."""
+
+    matrix: dict[str, Rate] = Field(default_factory=dict)
+    vector: dict[str, Rate] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _some(self) -> Peak:
+        if not self.matrix and not self.vector:
+            raise ValueError("at least one rate is needed, e.g. matrix: {bf16: …}")
+        return self
+
+
+class DevicePower(Spec):
+    """Electrical power of one device."""
+
+    limit: Power
+    """Board or package power limit [W]."""
+    idle: Power | None = None
+
+
+class DevicePrice(Spec):
+    """What a device costs."""
+
+    hour: Price | None = None
+    """Rental per device and hour."""
+    purchase: Purchase | None = None
+
+
+class Device(Spec):
+    """One engine: peaks, memories nearest first, constants, power, price."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    device_class: DeviceClass = Field(alias="class")
+    sources: dict[str, str]
+    notes: str = ""
+    year: int | None = None
+    units: Count
+    """Independent compute units: SMs, CUs, cores, banks, arrays."""
+    clock: Frequency | None = None
+    peak: Peak
+    memory: dict[str, Memory]
+    """Nearest first; the last one holds weights and KV cache."""
+    formats: tuple[str, ...] = ()
+    """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4 in a weight-only kernel)."""
+    runs: tuple[Operator, ...] = ("gemm", "attention", "decode_attention", "elementwise", "scan")
+    """Operator classes it can execute."""
+    host_link: Bandwidth | None = None
+    """Link to the host memory, one direction."""
+    kernels: dict[Operator, dict[str, KernelConstants]] = Field(default_factory=dict)
+    """Calibrated constants by operator class, then by number format (or ``any``)."""
+    power: DevicePower | None = None
+    price: DevicePrice | None = None
+
+    @field_validator("memory")
+    @classmethod
+    def _nonempty(cls, memory: dict[str, Memory]) -> dict[str, Memory]:
+        if not memory:
+            raise ValueError("at least one memory is needed")
+        last = list(memory)[-1]
+        if memory[last].bandwidth is None:
+            raise ValueError(f"{last} is the last memory and needs a bandwidth")
+        return memory
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Device:
+        check_sources(self, self.sources)
+        return self
+
+
+class Nics(Spec):
+    """Network interfaces of a node."""
+
+    count: Count
+    bandwidth: Bandwidth
+    """Per interface and direction."""
+    attached_to: tuple[int, ...] = ()
+    """Device index each interface hangs on; the others reach it through a neighbour."""
+
+
+class LinkEdge(Spec):
+    """One bidirectional link of a node's device graph."""
+
+    between: tuple[int, int]
+    bandwidth: Bandwidth
+    """Per direction."""
+
+
+class Level(Spec):
+    """One topology level: joins ``members`` domains of the level below."""
+
+    members: Count
+    kind: Literal["package", "scaleup", "nic", "fabric", "wan"]
+    """Class of link; also sets which bandwidths are plausible."""
+    bandwidth: Bandwidth | None = None
+    """Per device and direction, usable by all devices at the same time. Left out where ``nics`` or ``taper`` give it."""
+    nics: Nics | None = None
+    """Interfaces that each domain of the level below drives; the bandwidth per device is their sum divided by its devices."""
+    taper: Ratio | None = None
+    """Bandwidth per device as a share of that of the level below (when all devices talk at once)."""
+    latency: Duration
+    """One message between two neighbours of this level."""
+    efficiency: Ratio
+    """Share of the bandwidth that large collectives reach."""
+    graph: tuple[LinkEdge, ...] = ()
+    """The device links that ``bandwidth`` was derived from, where they are unequal."""
+    in_network_reduction: bool = False
+
+    @model_validator(mode="after")
+    def _one_bandwidth(self) -> Level:
+        given = [n for n in ("bandwidth", "nics", "taper") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of bandwidth, nics, taper is needed, found {', '.join(given) or 'none'}")
+        return self
+
+
+class Host(Spec):
+    """The host processor(s) of a node."""
+
+    device: str
+    """Name or path of a device file."""
+    count: int = Field(default=1, ge=1)
+    memory: Capacity
+    """Host memory of the node."""
+    bandwidth: Bandwidth
+    """Host memory bandwidth of the node, all sockets."""
+    link: Bandwidth
+    """Host to device link per accelerator, one direction, all links busy."""
+
+
+class Storage(Spec):
+    """Node-local storage."""
+
+    capacity: Capacity
+    read: Bandwidth
+    write: Bandwidth
+
+
+class EnginePlacement(Spec):
+    """An engine beside each accelerator (a PIM in its memory, an FPGA on a link)."""
+
+    device: str
+    per_accelerator: Count
+    link: Bandwidth | None = None
+    """Link between accelerator and engine, one direction; left out when the engine sits in the accelerator's memory."""
+
+
+class Accelerator(Spec):
+    """The devices that plans count."""
+
+    device: str
+    """Name or path of a device file."""
+    count: int = Field(ge=1)
+    """Per node."""
+
+
+class Node(Spec):
+    """One server."""
+
+    accelerator: Accelerator
+    host: Host | None = None
+    storage: Storage | None = None
+    engines: dict[str, EnginePlacement] = Field(default_factory=dict)
+    power_overhead: Power | None = None
+    """Node power beside the accelerators under load: host, memory, NICs, fans [W]."""
+
+
+class ClusterPrice(Spec):
+    """What the machine costs."""
+
+    device_hour: Price | None = None
+    """Per accelerator and hour."""
+
+
+class Cluster(Spec):
+    """Nodes joined by topology levels."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    sources: dict[str, str]
+    notes: str = ""
+    nodes: Count
+    node: Node
+    levels: dict[str, Level] = Field(default_factory=dict)
+    """Nearest first. The product of ``members`` must cover all devices; the last level may be partly filled."""
+    price: ClusterPrice | None = None
+    carbon: Number | None = None
+    """Carbon intensity of the electricity [kg CO2 per kWh]."""
+    pue: Number | None = None
+    """Facility power over machine power."""
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Cluster:
+        check_sources(self, self.sources)
+        return self
+
+    @model_validator(mode="after")
+    def _levels_cover(self) -> Cluster:
+        reach = 1.0
+        for level in self.levels.values():
+            reach *= level.members.value
+        total = self.nodes.value * self.node.accelerator.count
+        if reach < total:
+            raise ValueError(
+                f"levels reach {reach:,.0f} devices but nodes x accelerators are {total:,.0f}; "
+                "enlarge `members` of the last level"
+            )
+        return self
+
+
+def check_sources(spec: Spec, sources: dict[str, str]) -> None:
+    """Raise ``ValueError`` for the first fact whose source is not a key of ``sources``."""
+    from perfmodel.errors import nearest
+    from perfmodel.specs.facts import Fact
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, Fact):
+            if value.source not in sources and value.source != "what-if":
+                near = ", ".join(nearest(value.source, sources)) or ", ".join(sources) or "none defined"
+                raise ValueError(f"{path}: source {value.source!r} is not defined under `sources`; nearest: {near}")
+        elif isinstance(value, Spec):
+            for name in type(value).model_fields:
+                walk(getattr(value, name), f"{path}.{name}" if path else name)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{path}.{key}" if path else str(key))
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                walk(item, f"{path}.{i}")
+
+    walk(spec, "")

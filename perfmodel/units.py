@@ -1,0 +1,178 @@
+"""Quantities with units: text in, base units inside, text out.
+
+Base units are s, B, FLOP, W, USD, Hz and 1. Prefixes are decimal unless written binary (``80 GiB`` is 85,899,345,920 B,
+``80 GB`` is 80,000,000,000 B). Bits become bytes (``400 Gb/s`` is 50e9 B/s), hours become seconds (``2 USD/h``).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Annotated
+
+from perfmodel.elementwise import Scalar
+
+__all__ = [
+    "UNITS",
+    "Bytes",
+    "BytesPerSecond",
+    "Dollars",
+    "Flops",
+    "FlopsPerSecond",
+    "Fraction",
+    "Seconds",
+    "Tokens",
+    "UnitError",
+    "Watts",
+    "format_bandwidth",
+    "format_bytes",
+    "format_count",
+    "format_seconds",
+    "parse_quantity",
+]
+
+Bytes = Annotated[Scalar, "B"]
+BytesPerSecond = Annotated[Scalar, "B/s"]
+Seconds = Annotated[Scalar, "s"]
+Flops = Annotated[Scalar, "FLOP"]
+FlopsPerSecond = Annotated[Scalar, "FLOP/s"]
+Watts = Annotated[Scalar, "W"]
+Dollars = Annotated[Scalar, "USD"]
+Fraction = Annotated[Scalar, "1"]
+Tokens = Annotated[Scalar, "token"]
+
+UNITS: dict[str, dict[str, float]] = {
+    "B": {"B": 1.0, "b": 0.125},
+    "B/s": {"B/s": 1.0, "b/s": 0.125},
+    "FLOP/s": {"FLOP/s": 1.0, "OP/s": 1.0},
+    "s": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0},
+    "W": {"W": 1.0},
+    "Hz": {"Hz": 1.0},
+    "USD": {"USD": 1.0},
+    "USD/s": {"USD/s": 1.0, "USD/h": 1.0 / 3600.0},
+    "kg/J": {"kg/J": 1.0, "kg/kWh": 1.0 / 3.6e6},
+    "token": {"token": 1.0, "tokens": 1.0},
+    "1/s": {"1/s": 1.0, "/s": 1.0, "requests/s": 1.0},
+    "1": {"": 1.0, "%": 0.01},
+}
+"""For every dimension the units that are accepted and their size in the base unit."""
+
+EXAMPLES = {
+    "B": "80 GiB, 24 GB",
+    "B/s": "3.35 TB/s, 25 GB/s, 400 Gb/s",
+    "FLOP/s": "989.4 TFLOP/s, 2 PFLOP/s",
+    "s": "2.5 us, 1 ms",
+    "W": "700 W, 24.6 MW",
+    "Hz": "1.7 GHz",
+    "USD": "199000 USD",
+    "USD/s": "3.49 USD/h",
+    "kg/J": "0.35 kg/kWh",
+    "token": "4096, 4 Mtokens",
+    "1/s": "10 requests/s",
+    "1": "0.92, 92 %",
+}
+
+_UNPREFIXED = {"min", "h", "d", "days", "", "%", "kg/kWh", "kg/J", "requests/s", "/s", "1/s"}
+"""Units that take no prefix: read literally, so that a prefix parser never eats their first letter."""
+
+
+class UnitError(ValueError):
+    """A text that is not a quantity of the wanted dimension."""
+
+
+def parse_quantity(text: str | float, dimension: str) -> float:
+    """Return the value of ``text`` in the base unit of ``dimension``.
+
+    Parameters
+    ----------
+    text : number with prefix and unit, e.g. ``"3.35 TB/s"``; a bare number only where the dimension is ``"1"`` or ``"token"``.
+    dimension : a key of :data:`UNITS`.
+
+    Raises
+    ------
+    UnitError
+        If it is not a finite number or its unit belongs to another dimension.
+
+    Examples
+    --------
+    >>> parse_quantity("400 Gb/s", "B/s")
+    50000000000.0
+    >>> parse_quantity("80 GiB", "B")
+    85899345920.0
+    """
+    if isinstance(text, bool):
+        raise UnitError("a number with a unit is needed, not true or false")
+    if isinstance(text, (int, float)):
+        if dimension not in ("1", "token"):
+            raise UnitError(f"the unit is missing; write for example {EXAMPLES[dimension]}")
+        value = float(text)
+    else:
+        value = _parse_text(text.strip(), dimension)
+    if not math.isfinite(value):
+        raise UnitError("a finite number is needed")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _parse_text(text: str, dimension: str) -> float:
+    from quantiphy import Quantity, QuantiPhyError
+
+    accepted = UNITS[dimension]
+    number, _, unit = text.partition(" ")
+    if unit.strip() in accepted and unit.strip() in _UNPREFIXED:
+        text, unit, scale = number, unit.strip(), accepted[unit.strip()]
+    elif text.endswith("%") and dimension == "1":
+        text, scale = text[:-1], 0.01
+    else:
+        scale = 0.0
+    try:
+        quantity = Quantity(text, binary=True)
+    except QuantiPhyError as error:
+        raise UnitError(f"not a number with a unit; write for example {EXAMPLES[dimension]}") from error
+    if not scale:
+        if quantity.units not in accepted or quantity.units in _UNPREFIXED - {""}:
+            wanted = " or ".join(u for u in accepted if u) or "no unit"
+            raise UnitError(f"unit {quantity.units or '(none)'} is not {wanted}; write for example {EXAMPLES[dimension]}")
+        scale = accepted[quantity.units]
+    return float(quantity) * scale
+
+
+def _prefixed(value: float, base: float, prefixes: str, unit: str, digits: int) -> str:
+    index = 0
+    while abs(value) >= base * 0.9995 and index < len(prefixes) - 1:
+        value, index = value / base, index + 1
+    prefix = prefixes[index].strip()
+    binary = "i" if base == 1024 and prefix else ""
+    return f"{value:.{digits}g} {prefix}{binary}{unit}"
+
+
+def format_bytes(value: float, digits: int = 3) -> str:
+    """Memory size with a binary prefix, e.g. ``'64 GiB'``."""
+    return _prefixed(value, 1024, " KMGTP", "B", max(digits, 4) if abs(value) >= 1000 else digits)
+
+
+def format_bandwidth(value: float, digits: int = 3) -> str:
+    """Bandwidth with a decimal prefix, e.g. ``'1.6 TB/s'``."""
+    return _prefixed(value, 1000, " kMGTP", "B/s", digits)
+
+
+def format_count(value: float, digits: int = 3) -> str:
+    """Large count with a decimal prefix and no unit, e.g. ``'70.6 B'`` for billions is ``'70.6 G'``."""
+    return _prefixed(value, 1000, " kMGTPE", "", digits).strip()
+
+
+def format_seconds(value: float, digits: int = 3) -> str:
+    """Duration in the unit a person would say: ns, us, ms, s, min, h or days."""
+    if not math.isfinite(value):
+        return "forever"
+    for limit, size, name in (
+        (1e-6, 1e-9, "ns"),
+        (1e-3, 1e-6, "µs"),
+        (1.0, 1e-3, "ms"),
+        (120.0, 1.0, "s"),
+        (7200.0, 60.0, "min"),
+        (172800.0, 3600.0, "h"),
+    ):
+        if abs(value) < limit:
+            return f"{value / size:.{digits}g} {name}"
+    return f"{value / 86400.0:,.{0 if value > 8.64e6 else 1}f} days"
