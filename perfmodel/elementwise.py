@@ -13,7 +13,22 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Scalar", "ceil", "choose", "exp", "floor", "log2", "maximum", "minimum", "sqrt", "where"]
+__all__ = [
+    "Scalar",
+    "ceil",
+    "choose",
+    "clamp",
+    "exp",
+    "floor",
+    "is_symbol",
+    "least",
+    "log2",
+    "maximum",
+    "minimum",
+    "smooth_maximum",
+    "sqrt",
+    "where",
+]
 
 Scalar = Any
 """A number, a float64 array or a SymPy expression; every formula accepts all three."""
@@ -100,3 +115,44 @@ def choose(index: Scalar, values: tuple[float, ...]) -> Scalar:
     for i in range(len(values) - 2, -1, -1):
         result = where(index <= i, values[i], result)
     return result
+
+
+def is_symbol(*values: Scalar) -> bool:
+    """Whether any value is a SymPy expression (never imports SymPy)."""
+    sympy = sys.modules.get("sympy")
+    return sympy is not None and any(isinstance(v, sympy.Basic) for v in values)
+
+
+def clamp(value: Scalar, low: Scalar, high: Scalar) -> Scalar:
+    """``value`` limited to the range from ``low`` to ``high``."""
+    return minimum(maximum(value, low), high)
+
+
+def smooth_maximum(a: Scalar, b: Scalar, power: float = 3.0) -> Scalar:
+    """``(a**p + b**p)**(1/p)``: at least the larger, at most their sum; the corner of a roofline that real kernels round.
+
+    Examples
+    --------
+    >>> round(smooth_maximum(3.0, 4.0, 2.0), 12)
+    5.0
+    """
+    return (a**power + b**power) ** (1.0 / power)
+
+
+def least(cost: Callable[..., Scalar], options: tuple[tuple[float, ...], ...], *sizes: Scalar) -> Scalar:
+    """Smallest ``cost(*option)`` over a table of options, elementwise over the sizes that ``cost`` closes over.
+
+    Numbers and arrays evaluate the whole table at once on a leading axis; symbols fold ``Min``.
+
+    Parameters
+    ----------
+    cost : pure function of one option's entries.
+    options : rows of the table.
+    sizes : the quantities ``cost`` closes over; they decide which reading is meant.
+    """
+    if is_symbol(*sizes):
+        return minimum(*(cost(*row) for row in options)) if len(options) > 1 else cost(*options[0])
+    depth = max((np.ndim(s) for s in sizes), default=0)
+    columns = np.asarray(options, dtype=float).T.reshape(len(options[0]), len(options), *([1] * depth))
+    result = np.min(cost(*columns), axis=0)
+    return float(result) if depth == 0 else result

@@ -1,0 +1,172 @@
+"""From facts to floats: the engines of a node, its memory tiers, power and price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from perfmodel.elementwise import Scalar
+from perfmodel.machine.engine import Constants, Engine, MemoryLevel
+from perfmodel.specs.facts import Fact
+from perfmodel.specs.hardware import Device, KernelConstants
+from perfmodel.specs.system import System
+from perfmodel.units import Bytes, BytesPerSecond, Watts
+
+__all__ = ["Machine", "build_engine", "build_machine"]
+
+_CONSTANTS = tuple(KernelConstants.model_fields)
+DEFAULT_SPREAD = {"datasheet": 0.35, "measured": 0.12, "fitted": 0.15, "assumed": 0.5}
+"""Relative half-width of the 80 % interval where a constant states none, by kind; wide on purpose."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Everything about a machine but its network, as plain numbers.
+
+    Parameters
+    ----------
+    name : of the cluster or device.
+    main : the engine that plans count.
+    engines : every engine by name, ``main`` and ``host`` included.
+    tiers : capacity of every memory tier, per device of the main engine [B].
+    devices : main engines in the machine.
+    per_node : main engines per node.
+    host_link : host to device bandwidth, one direction, per device [B/s].
+    storage_read, storage_write : node storage bandwidth per device [B/s].
+    node_power : power of a node beside its main engines, per device [W].
+    price : rental per device and second, ``None`` where unknown [USD/s].
+    """
+
+    name: str
+    main: Engine
+    engines: Mapping[str, Engine]
+    tiers: Mapping[str, Bytes]
+    devices: Scalar = 1
+    per_node: int = 1
+    host_link: BytesPerSecond | None = None
+    storage_read: BytesPerSecond | None = None
+    storage_write: BytesPerSecond | None = None
+    node_power: Watts = 0.0
+    price: Scalar | None = None
+    pue: Scalar = 1.0
+    carbon: Scalar | None = None
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    def engine(self, name: str) -> Engine:
+        """Engine by the name the cluster file gives it."""
+        return self.engines[name]
+
+
+def _value(fact: Fact | None) -> float | None:
+    return None if fact is None else fact.value
+
+
+def _merged(device: Device, defaults: Mapping[str, Mapping[str, KernelConstants]]) -> dict[tuple[str, str], Constants]:
+    """Constants by (operator, format): the device's own format, its ``any``, then those of its class."""
+    merged: dict[tuple[str, str], Constants] = {}
+    for operator in {*device.kernels, *defaults}:
+        own, base = device.kernels.get(operator, {}), defaults.get(operator, {})
+        for name in {*own, *base, "any"}:
+            layers = [base.get("any"), base.get(name), own.get("any"), own.get(name)]
+            merged[operator, name] = _constants([layer for layer in layers if layer is not None])
+    return merged
+
+
+def _constants(layers: list[KernelConstants]) -> Constants:
+    facts: dict[str, Fact] = {}
+    for layer in layers:
+        facts.update({n: f for n in _CONSTANTS if (f := getattr(layer, n)) is not None})
+    decisive = facts.get("compute_fraction") or facts.get("memory_fraction")
+    kind = decisive.kind if decisive else "assumed"
+    spread = decisive.spread if decisive and decisive.spread is not None else DEFAULT_SPREAD[kind]
+    return Constants(**{n: f.value for n, f in facts.items()}, kind=kind, spread=spread)
+
+
+def build_engine(
+    name: str,
+    device: Device,
+    defaults: Mapping[str, Mapping[str, Mapping[str, KernelConstants]]],
+    *,
+    count: float = 1.0,
+    link: float | None = None,
+    tier: str | None = None,
+) -> Engine:
+    """Build the engine of ``count`` devices working as one.
+
+    Parameters
+    ----------
+    name : its name in the node.
+    device : specification.
+    defaults : kernel constants by device class, operator and format.
+    count : devices that act together (sockets, PIM stacks per accelerator).
+    link : bandwidth of its link to the main engine [B/s].
+    tier : memory tier its last memory is; by default a tier of its own.
+    """
+    units = device.units.value
+    levels = []
+    for level, memory in device.memory.items():
+        per = units if memory.per == "unit" else 1.0
+        bandwidth = None if memory.bandwidth is None else memory.bandwidth.value * per * count
+        levels.append(MemoryLevel(level, memory.capacity.value * per * count, bandwidth))
+    last = device.memory[levels[-1].name]
+    power = device.power
+    return Engine(
+        name=name,
+        device=device.name,
+        units=units * count,
+        matrix={f: rate.value * count for f, rate in device.peak.matrix.items()},
+        vector={f: rate.value * count for f, rate in device.peak.vector.items()},
+        memories=tuple(levels),
+        constants=_merged(device, defaults.get(device.device_class, {})),
+        formats=frozenset(device.formats),
+        runs=frozenset(device.runs),
+        power=(power.limit.value if power else 0.0) * count,
+        idle_power=((power.idle.value if power.idle else 0.15 * power.limit.value) if power else 0.0) * count,
+        link=link,
+        tier=last.shares or tier or levels[-1].name,
+    )
+
+
+def build_machine(system: System) -> Machine:
+    """Build the machine a resolved hardware specification describes."""
+    node, cluster = system.cluster.node, system.cluster
+    per_node = node.accelerator.count
+    main = build_engine("main", system.accelerator, system.class_constants)
+    engines = {"main": main}
+    tiers = {main.tier: main.capacity}
+    for name, placed in node.engines.items():
+        engine = build_engine(
+            name,
+            system.engines[name],
+            system.class_constants,
+            count=placed.per_accelerator.value,
+            link=_value(placed.link),
+            tier=f"{name} memory",
+        )
+        engines[name] = engine
+        tiers.setdefault(engine.tier, engine.capacity)
+    host_link = _value(node.host.link) if node.host else _value(system.accelerator.host_link)
+    if node.host and system.host:
+        share = node.host.count / per_node
+        host = build_engine("host", system.host, system.class_constants, count=share, link=host_link, tier="host")
+        memory = MemoryLevel("host", node.host.memory.value / per_node, node.host.bandwidth.value / per_node)
+        engines["host"] = Engine(**{**vars(host), "memories": (*host.memories[:-1], memory)})
+        tiers["host"] = memory.capacity
+    price = cluster.price.device_hour if cluster.price else None
+    if price is None and system.accelerator.price is not None:
+        price = system.accelerator.price.hour
+    return Machine(
+        name=cluster.name,
+        main=main,
+        engines=engines,
+        tiers=tiers,
+        devices=int(cluster.nodes.value * per_node),
+        per_node=per_node,
+        host_link=host_link,
+        storage_read=node.storage.read.value / per_node if node.storage else None,
+        storage_write=node.storage.write.value / per_node if node.storage else None,
+        node_power=node.power_overhead.value / per_node if node.power_overhead else 0.0,
+        price=_value(price),
+        pue=_value(cluster.pue) or 1.0,
+        carbon=_value(cluster.carbon),
+    )

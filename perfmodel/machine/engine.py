@@ -1,0 +1,151 @@
+"""An engine: compute units with their memories, as plain numbers. Built from a device specification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from perfmodel.elementwise import Scalar
+from perfmodel.errors import PerfmodelError
+from perfmodel.units import Bytes, BytesPerSecond, FlopsPerSecond, Seconds, Watts
+
+__all__ = ["SUBSTITUTES", "Constants", "Engine", "KernelTime", "MemoryLevel", "UnsupportedFormat"]
+
+SUBSTITUTES: dict[str, tuple[str, ...]] = {
+    "bf16": ("bf16", "fp16", "tf32", "fp32"),
+    "fp16": ("fp16", "bf16", "tf32", "fp32"),
+    "fp32": ("fp32", "tf32"),
+    "fp8": ("fp8",),
+    "int8": ("int8",),
+    "int4": ("int4",),
+    "nvfp4": ("nvfp4", "fp4"),
+    "mxfp4": ("mxfp4", "fp4", "nvfp4"),
+}
+"""Formats an engine may use in place of the wanted one without losing accuracy, best first."""
+
+
+class UnsupportedFormat(PerfmodelError):
+    """No unit of the engine multiplies in that format or a wider one."""
+
+
+class MemoryLevel(NamedTuple):
+    """One memory of an engine; ``bandwidth`` is ``None`` where no figure exists."""
+
+    name: str
+    capacity: Bytes
+    bandwidth: BytesPerSecond | None
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Calibrated constants of one operator class and format; see ``perfmodel.machine.kernels`` for what they do."""
+
+    compute_fraction: Scalar = 1.0
+    memory_fraction: Scalar = 1.0
+    launch: Seconds = 0.0
+    wave_quantisation: Scalar = 0.0
+    k_step: Seconds = 0.0
+    prologue: Seconds = 0.0
+    kv_step: Seconds = 0.0
+    exponential_cost: Scalar = 0.0
+    kind: str = "assumed"
+    spread: float = 0.5
+
+
+class KernelTime(NamedTuple):
+    """Time of one kernel and the parts it is the smooth maximum of [s]."""
+
+    seconds: Seconds
+    compute: Seconds
+    memory: Seconds
+    overhead: Seconds
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Compute units with memories nearest first; the last memory holds weights and KV cache.
+
+    Parameters
+    ----------
+    name : where it stands in the node: ``main``, ``host``, or the name the cluster file gives.
+    device : name of the device specification.
+    units : independent compute units.
+    matrix, vector : dense peak rate by format [FLOP/s].
+    memories : nearest first.
+    constants : by (operator, format); ``any`` stands for every format without its own.
+    formats : weight formats multiplied without a separate unpacking pass.
+    runs : operator classes it executes.
+    power, idle_power : limit and idle [W].
+    link : bandwidth of the link to the main engine, ``None`` when it shares that engine's memory [B/s].
+    """
+
+    name: str
+    device: str
+    units: Scalar
+    matrix: Mapping[str, FlopsPerSecond]
+    vector: Mapping[str, FlopsPerSecond]
+    memories: tuple[MemoryLevel, ...]
+    constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
+    formats: frozenset[str] = frozenset()
+    runs: frozenset[str] = frozenset({"gemm", "attention", "decode_attention", "elementwise", "scan"})
+    power: Watts = 0.0
+    idle_power: Watts = 0.0
+    link: BytesPerSecond | None = None
+    tier: str = "hbm"
+    """Name of the memory tier its last memory is; two engines that share memory name the same tier."""
+
+    @property
+    def capacity(self) -> Bytes:
+        """Capacity of the last memory [B]."""
+        return self.memories[-1].capacity
+
+    @property
+    def bandwidth(self) -> BytesPerSecond:
+        """Bandwidth of the last memory [B/s]."""
+        bandwidth = self.memories[-1].bandwidth
+        return 0.0 if bandwidth is None else bandwidth
+
+    @property
+    def cache(self) -> Bytes:
+        """Capacity of the memory in front of the last one; 1 MiB where none is described [B]."""
+        return self.memories[-2].capacity if len(self.memories) > 1 else float(2**20)
+
+    def native(self, weight_format: str) -> bool:
+        """Whether weights stored in that format are multiplied without a separate unpacking pass."""
+        return weight_format in self.formats or weight_format in self.matrix
+
+    def compute_format(self, wanted: str) -> str:
+        """Return the format its matrix (else vector) units use for ``wanted``.
+
+        Raises
+        ------
+        UnsupportedFormat
+            If neither the format nor a wider substitute is described.
+        """
+        for name in SUBSTITUTES.get(wanted, (wanted,)):
+            if name in self.matrix:
+                return name
+        for name in SUBSTITUTES.get(wanted, (wanted,)):
+            if name in self.vector:
+                return name
+        wider = "bf16" if wanted in ("fp8", "int8", "int4", "nvfp4", "mxfp4", "fp4") else None
+        if wider is None:
+            known = ", ".join([*self.matrix, *self.vector])
+            raise UnsupportedFormat(f"{self.device} has no unit for {wanted}; it has {known}")
+        return self.compute_format(wider)
+
+    def peak(self, wanted: str) -> FlopsPerSecond:
+        """Dense peak rate of matrix products in ``wanted`` or its substitute [FLOP/s]."""
+        name = self.compute_format(wanted)
+        return self.matrix[name] if name in self.matrix else self.vector[name]
+
+    def vector_peak(self) -> FlopsPerSecond:
+        """Peak rate of the vector units, or of the matrix units where no vector rate is described [FLOP/s]."""
+        rates = self.vector or self.matrix
+        return rates.get("fp32") or next(iter(rates.values()))
+
+    def constant(self, operator: str, wanted: str) -> Constants:
+        """Constants of an operator class in a format, falling back to ``any``."""
+        found = self.constants.get((operator, wanted)) or self.constants.get((operator, "any"))
+        return found or Constants()

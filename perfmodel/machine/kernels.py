@@ -1,0 +1,136 @@
+"""Time of a kernel on an engine: a roofline refined by what chips do to it.
+
+Constants (all of :class:`perfmodel.machine.engine.Constants`):
+
+========================  =======================================================================
+``compute_fraction``      sustained share of the peak rate at large sizes
+``memory_fraction``       sustained share of the bandwidth of the last memory at large sizes
+``launch``                time of the smallest kernel [s]
+``wave_quantisation``     0: tiles flow freely over the units; 1: whole waves
+``k_step``                least time of one 64-wide step of the reduction loop [s]
+``prologue``              fill and drain of one wave of tiles [s]
+``kv_step``               least time of one block of 64 keys in decode attention [s]
+``exponential_cost``      exponentials per (query, key) pair, in units of 256 FLOP
+========================  =======================================================================
+"""
+
+from __future__ import annotations
+
+from perfmodel.elementwise import Scalar, ceil, least, maximum, smooth_maximum, where
+from perfmodel.machine.engine import Constants, Engine, KernelTime
+from perfmodel.operators.work import Work
+from perfmodel.units import Seconds
+
+__all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
+
+SPLIT_REDUCTION = 2.0e-6
+"""Synchronisation when partial sums of a split reduction are added [s]; assumed, about one small kernel."""
+
+_TILES = ((256.0, 128.0), (128.0, 128.0), (128.0, 64.0), (64.0, 64.0), (16.0, 64.0))
+_SPLITS = (1.0, 2.0, 4.0, 8.0, 16.0)
+GEMM_OPTIONS = tuple((m, n, s) for m, n in _TILES for s in _SPLITS)
+"""Tile shapes and splits of the reduction that a library chooses from."""
+DECODE_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
+"""Splits of the keys that a decode-attention kernel chooses from."""
+
+
+def kernel_time(work: Work, engine: Engine) -> KernelTime:
+    """Seconds that ``engine`` needs for ``work``.
+
+    Raises
+    ------
+    UnsupportedFormat
+        If the engine has no unit for the format or a wider one.
+    """
+    return _TIMES[work.operator](work, engine)
+
+
+def kernel_lower_bound(work: Work, engine: Engine) -> Seconds:
+    """No implementation is faster: peak rate, and the I/O lower bound at full bandwidth [s]."""
+    peak = engine.peak(work.format) if work.operator in _MATRIX else engine.vector_peak()
+    return maximum(work.flops / peak, work.io_lower_bound(engine.cache) / engine.bandwidth)
+
+
+def _memory_time(work: Work, engine: Engine, constants: Constants) -> Seconds:
+    return work.traffic(engine.cache) / (engine.bandwidth * constants.memory_fraction)
+
+
+def waves(tiles: Scalar, units: Scalar, quantisation: Scalar) -> Scalar:
+    """Rounds in which ``tiles`` pass over ``units``: at least one, between fluid and whole by ``quantisation``."""
+    x = tiles / units
+    return where(x <= 1.0, 1.0, (1.0 - quantisation) * x + quantisation * ceil(x))
+
+
+def _gemm(work: Work, engine: Engine) -> KernelTime:
+    c = engine.constant("gemm", work.format)
+    m, n, k, batch = work.shape
+    rate = engine.peak(work.format) * c.compute_fraction / engine.units
+    memory = _memory_time(work, engine, c)
+    reduced = 4.0 * batch * m * n / (engine.bandwidth * c.memory_fraction)
+
+    def compute(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
+        tiles = ceil(m / tile_m) * ceil(n / tile_n) * batch * split
+        step = maximum(2.0 * tile_m * tile_n * 64.0 / rate, c.k_step)
+        return waves(tiles, engine.units, c.wave_quantisation) * (ceil(k / 64.0 / split) * step + c.prologue)
+
+    def total(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
+        add = where(split > 1.0, SPLIT_REDUCTION + split * reduced, 0.0)
+        return smooth_maximum(compute(tile_m, tile_n, split), memory) + add
+
+    seconds = c.launch + least(total, GEMM_OPTIONS, m, n, k, batch, rate, memory)
+    ideal = work.flops / (rate * engine.units)
+    return KernelTime(seconds, ideal, memory, c.launch)
+
+
+def _attention(work: Work, engine: Engine) -> KernelTime:
+    c = engine.constant("attention", work.format)
+    queries, keys, width, heads = work.shape
+    rate = engine.peak(work.format) * c.compute_fraction / engine.units
+    tiles = heads * ceil(queries / 128.0)
+    per_pair = 4.0 * width + 256.0 * c.exponential_cost
+    per_tile = per_pair * keys * queries / ceil(queries / 128.0) / rate
+    math = waves(tiles, engine.units, 1.0) * (per_tile + c.prologue)
+    memory = _memory_time(work, engine, c)
+    return KernelTime(c.launch + smooth_maximum(math, memory), math, memory, c.launch)
+
+
+def _decode_attention(work: Work, engine: Engine) -> KernelTime:
+    c = engine.constant("decode_attention", work.format)
+    _, keys, width, heads = work.shape
+    memory = _memory_time(work, engine, c)
+    arithmetic = work.flops / (engine.peak(work.format) * c.compute_fraction)
+
+    def blocks(split: Scalar) -> Seconds:
+        rounds = waves(heads * split, engine.units, 0.0)
+        add = where(split > 1.0, SPLIT_REDUCTION, 0.0)
+        return rounds * (ceil(keys / 64.0 / split) * c.kv_step * width / 128.0 + c.prologue) + add
+
+    busy = maximum(least(blocks, DECODE_SPLITS, keys, width, heads), arithmetic)
+    return KernelTime(c.launch + smooth_maximum(busy, memory), arithmetic, memory, c.launch)
+
+
+def _elementwise(work: Work, engine: Engine) -> KernelTime:
+    c = engine.constant("elementwise", work.format)
+    memory = _memory_time(work, engine, c)
+    compute = work.flops / engine.vector_peak()
+    return KernelTime(c.launch + maximum(memory, compute), compute, memory, c.launch)
+
+
+def _scan(work: Work, engine: Engine) -> KernelTime:
+    c = engine.constant("scan", work.format)
+    memory = _memory_time(work, engine, c)
+    compute = work.flops / (engine.vector_peak() * c.compute_fraction)
+    return KernelTime(c.launch + smooth_maximum(memory, compute), compute, memory, c.launch)
+
+
+_TIMES = {
+    "gemm": _gemm,
+    "attention": _attention,
+    "decode_attention": _decode_attention,
+    "elementwise": _elementwise,
+    "scan": _scan,
+}
+_MATRIX = frozenset({"gemm", "attention", "decode_attention"})
+OPERATORS = tuple(_TIMES)
+"""Operator classes with a time model."""
+

@@ -1,0 +1,104 @@
+"""Topology as data: levels, and groups of ranks described by how many members share a domain of each level."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perfmodel.elementwise import Scalar, clamp, floor, maximum, minimum
+from perfmodel.units import BytesPerSecond, Seconds
+
+__all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "merge", "subgroup"]
+
+
+class NetworkLevel(NamedTuple):
+    """One topology level.
+
+    Parameters
+    ----------
+    name : as the cluster file calls it.
+    reach : devices inside one domain of this level.
+    bandwidth : per device and direction, usable by all devices at once [B/s].
+    latency : one message between neighbours of this level [s].
+    efficiency : share of ``bandwidth`` that large collectives reach [1].
+    kind : package, scaleup, nic, fabric or wan.
+    in_network_reduction : switches add.
+    """
+
+    name: str
+    reach: Scalar
+    bandwidth: BytesPerSecond
+    latency: Seconds
+    efficiency: Scalar
+    kind: str = "scaleup"
+    in_network_reduction: bool = False
+
+
+class Network(NamedTuple):
+    """Levels, nearest first."""
+
+    levels: tuple[NetworkLevel, ...]
+
+
+class Dim(NamedTuple):
+    """One way of laying ranks out; a technique that adds ranks declares it.
+
+    Parameters
+    ----------
+    name : of the dimension.
+    degree : ranks along it.
+    splits : states it divides: ``weights``, ``experts``, ``layers``, ``batch``, ``tokens``, ``sequence``, ``kv``.
+    near : placement; small is inside the node.
+    synchronous : ``False`` when its replicas drift apart (regions that train locally).
+    """
+
+    name: str
+    degree: Scalar
+    splits: frozenset[str]
+    near: float
+    synchronous: bool = True
+
+
+class Group(NamedTuple):
+    """Ranks that communicate: members inside one domain of each level, nearest first; the last entry is the group size."""
+
+    members: tuple[Scalar, ...]
+
+    @property
+    def size(self) -> Scalar:
+        """Number of ranks."""
+        return self.members[-1]
+
+
+def group_along(network: Network, dims: tuple[Dim, ...], names: frozenset[str]) -> Group:
+    """Group of the ranks that differ only along the dims in ``names``.
+
+    The stride of a dim is the product of the degrees nearer than it; inside a domain of ``reach`` devices lie
+    ``clamp(reach / stride, 1, degree)`` of its ranks.
+    """
+    ordered = sorted(dims, key=lambda d: d.near)
+    members: list[Scalar] = [1.0] * len(network.levels)
+    stride: Scalar = 1.0
+    size: Scalar = 1.0
+    for dim in ordered:
+        if dim.name in names:
+            for i, level in enumerate(network.levels):
+                members[i] = members[i] * clamp(floor(level.reach / stride), 1.0, dim.degree)
+            size = size * dim.degree
+        stride = stride * dim.degree
+    return Group((*members[:-1], size)) if members else Group((size,))
+
+
+def subgroup(group: Group, size: Scalar, skip: Scalar = 1.0) -> Group:
+    """The ``size`` nearest ranks of ``group``, taking one of every ``skip`` nearest.
+
+    A sharding over 64 ranks whose 8 nearest already hold the same sum communicates among ``subgroup(group, 64, 8)``.
+    """
+    size = minimum(size, group.size)
+    skip = minimum(skip, size)
+    return Group(tuple(maximum(minimum(m, size) / skip, 1.0) for m in group.members))
+
+
+def merge(network: Network, dims: tuple[Dim, ...], state: str) -> Group:
+    """Replica group of a state: the synchronous dims that do not split it."""
+    names = frozenset(d.name for d in dims if d.synchronous and state not in d.splits)
+    return group_along(network, dims, names)

@@ -1,0 +1,327 @@
+"""A model as operator calls: the layers of an architecture, cut by the sizes that parallelism left on one rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.operators import attention as attn
+from perfmodel.operators import streaming
+from perfmodel.operators.gemm import gemm
+from perfmodel.operators.work import Work
+from perfmodel.specs.architecture import (
+    Architecture,
+    Attention,
+    LatentAttention,
+    Layer,
+    Linear,
+    LinearAttention,
+    Mlp,
+    Moe,
+    Run,
+    StateSpace,
+)
+
+__all__ = ["Call", "Sizes", "active_experts", "backward_of", "embedding_calls", "head_calls", "layer_calls"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What one rank sees of one pass; every number may be an array.
+
+    Parameters
+    ----------
+    sequences : sequences in the pass.
+    queries : new tokens per sequence.
+    context : keys per sequence, the new ones included.
+    context_split : ranks that share a sequence's queries (context parallelism); keys are then exchanged.
+    weight_split : ranks that share each matrix (tensor parallelism).
+    sequence_split : ranks that share the activations between matrices (sequence parallelism).
+    expert_split : ranks that share the experts.
+    imbalance : load of the busiest expert rank over the mean [1].
+    element_bytes, kv_bytes : bytes per activation and per cached number [B].
+    weight_bytes : bytes per stored weight, scales included [B].
+    plain_bytes : bytes per weight of the components in ``unquantised`` [B].
+    unquantised : components whose matrices keep ``plain_bytes``.
+    format, plain_format : formats of the multiplications for both.
+    decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
+    materialise : scores are written to memory (attention before fused kernels).
+    """
+
+    sequences: Scalar
+    queries: Scalar
+    context: Scalar
+    context_split: Scalar = 1.0
+    weight_split: Scalar = 1.0
+    sequence_split: Scalar = 1.0
+    expert_split: Scalar = 1.0
+    imbalance: Scalar = 1.0
+    element_bytes: Scalar = 2.0
+    kv_bytes: Scalar = 2.0
+    weight_bytes: Scalar = 2.0
+    plain_bytes: Scalar = 2.0
+    unquantised: frozenset[str] = frozenset({"router", "head", "embedding"})
+    format: str = "bf16"
+    plain_format: str = "bf16"
+    decode: bool = False
+    materialise: bool = False
+
+    @property
+    def tokens(self) -> Scalar:
+        """New tokens of the pass on this rank."""
+        return self.sequences * self.queries
+
+    def stored(self, component: str) -> tuple[Scalar, str]:
+        """(bytes per weight, compute format) of a component's matrices."""
+        if component in self.unquantised:
+            return self.plain_bytes, self.plain_format
+        return self.weight_bytes, self.format
+
+
+class Call(NamedTuple):
+    """One operator of an average layer.
+
+    Parameters
+    ----------
+    name : what tables and bars call it.
+    work : sizes counted for one rank.
+    share : share of the layers that contain it; an average layer pays ``share`` times its time.
+    region : ``attention core`` for what selective recomputation replays, else ``layer``.
+    component : which part of the model it belongs to.
+    """
+
+    name: str
+    work: Work
+    share: float
+    region: str = "layer"
+    component: str = "mlp"
+
+
+def layer_calls(architecture: Architecture, sizes: Sizes) -> list[Call]:
+    """Operator calls of the forward pass of an average layer: each kind of layer weighted by its share."""
+    calls: list[Call] = []
+    for run in _kinds(architecture):
+        share = run.count / architecture.layers
+        calls += [call._replace(share=share) for call in _layer(run.layer, architecture.hidden, sizes)]
+    return calls
+
+
+def _kinds(architecture: Architecture) -> list[Run]:
+    """Distinct layers with their total counts."""
+    counts: dict[Layer, int] = {}
+    for run in architecture.runs:
+        counts[run.layer] = counts.get(run.layer, 0) + run.count
+    return [Run(layer, count) for layer, count in counts.items()]
+
+
+def _layer(layer: Layer, hidden: int, s: Sizes) -> list[Call]:
+    calls: list[Call] = []
+    mixer, ffn = layer.mixer, layer.ffn
+    if isinstance(mixer, Attention):
+        calls += _attention(mixer, s)
+    elif isinstance(mixer, LatentAttention):
+        calls += _latent(mixer, s)
+    elif isinstance(mixer, StateSpace):
+        calls += _state_space(mixer, s)
+    elif isinstance(mixer, LinearAttention):
+        calls += _linear_attention(mixer, s)
+    if isinstance(ffn, Mlp):
+        calls += _mlp(ffn, s)
+    elif isinstance(ffn, Moe):
+        calls += _moe(ffn, s)
+    tokens = s.tokens / s.sequence_split
+    residuals = 1 if layer.parallel else sum(p is not None for p in (mixer, ffn))
+    calls += [_stream("norm", streaming.norm(tokens, hidden, element_bytes=s.element_bytes))] * layer.norms
+    calls += [_stream("residual", streaming.residual(tokens, hidden, element_bytes=s.element_bytes))] * residuals
+    return calls
+
+
+def _stream(name: str, work: Work, region: str = "layer") -> Call:
+    del name  # one bar for all streaming operators; the work tells them apart
+    return Call("elementwise", work, 1.0, region, "elementwise")
+
+
+def _product(linear: Linear, tokens: Scalar, s: Sizes, component: str, name: str = "matrix multiply") -> Call:
+    """GEMM of one matrix on one rank, cut by columns, rows or not at all."""
+    weight_bytes, format = s.stored(component)
+    n = linear.n / s.weight_split if linear.shard == "column" else linear.n
+    k = linear.k / s.weight_split if linear.shard == "row" else linear.k
+    work = gemm(tokens, n, k, element_bytes=s.element_bytes, weight_bytes=weight_bytes, format=format)
+    return Call(name, work, 1.0, component=component)
+
+
+def _products(linears: tuple[Linear, ...], s: Sizes, component: str) -> list[Call]:
+    return [_product(linear, s.tokens, s, component) for linear in linears]
+
+
+def _attention(a: Attention, s: Sizes) -> list[Call]:
+    q_heads = a.heads / s.weight_split
+    kv_heads = maximum(a.kv_heads / s.weight_split, 1.0)
+    width = q_heads * a.head_dim + kv_heads * a.head_dim
+    core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, a.window, s, causal=a.causal)
+    calls = [*_products(a.linears, s, "attention"), _stream("rotary", streaming.rotary(s.tokens, width)), core]
+    if s.materialise and not s.decode:
+        extra = attn.materialised_attention(s.sequences, q_heads, a.head_dim, s.queries, s.context)
+        written = streaming.elementwise(extra / 2.0, reads=1.0, writes=0.0, flops_per_element=2.0)
+        calls.append(_stream("scores", written, "attention core"))
+    return calls
+
+
+def _core(
+    q_heads: Scalar, kv_heads: Scalar, head_dim: int, value_dim: int, window: int | None, s: Sizes, *, causal: bool = True
+) -> Call:
+    kv_format = s.plain_format
+    if s.decode:
+        work = attn.decode_attention(
+            s.sequences, q_heads, kv_heads, head_dim, value_dim, s.context,
+            queries=s.queries, window=window, kv_bytes=s.kv_bytes, format=kv_format,
+        )  # fmt: skip
+        return Call("attention", work, 1.0, "attention core", "attention core")
+    # Context parallelism keeps 1/context_split of the queries of a causal triangle, balanced between ranks.
+    work = attn.attention(
+        s.sequences, q_heads, kv_heads, head_dim, value_dim, s.queries * s.context_split, s.context,
+        causal=causal and not s.materialise, window=window, kv_bytes=s.kv_bytes, format=kv_format,
+    )  # fmt: skip
+    share = 1.0 / s.context_split
+    shape = work.shape._replace(m=work.shape.m * share)
+    work = work._replace(
+        flops=work.flops * share,
+        compulsory_bytes=work.compulsory_bytes * share,
+        reuse=work.reuse * share,
+        bound=work.bound * share,
+        shape=shape,
+    )
+    return Call("attention", work, 1.0, "attention core", "attention core")
+
+
+def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
+    """Unabsorbed in prefill (per-head keys and values), absorbed in decode (one latent for all heads)."""
+    heads = a.heads / s.weight_split
+    calls = _products(a.linears, s, "attention")
+    calls.append(_stream("rotary", streaming.rotary(s.tokens, heads * a.rope_dim)))
+    seen = s.context if a.index_top_k is None else minimum(s.context, a.index_top_k)
+    if s.decode:
+        work = attn.decode_attention(
+            s.sequences, heads, 1.0, a.kv_lora_rank + a.rope_dim, a.kv_lora_rank, seen,
+            queries=s.queries, kv_bytes=s.kv_bytes, latent=True, format=s.plain_format,
+        )  # fmt: skip
+        core = Call("attention", work, 1.0, "attention core", "attention core")
+    else:
+        core = _core(heads, heads, a.nope_dim + a.rope_dim, a.value_dim, a.index_top_k, s)
+    calls.append(core)
+    if a.index_heads:
+        keys = attn.attention_pairs(s.queries, s.context) * s.sequences
+        index = gemm(s.tokens, keys / s.tokens, a.index_dim, batch=a.index_heads, element_bytes=1.0, weight_bytes=0.0)
+        calls.append(Call("attention", index, 1.0, "attention core", "attention core"))
+    return calls
+
+
+def _state_space(a: StateSpace, s: Sizes) -> list[Call]:
+    inner = a.inner / s.weight_split
+    channels = a.conv_channels / s.weight_split
+    streams = s.element_bytes * (3.0 * inner + 2.0 * a.groups * a.state)
+    scan = streaming.selective_scan(s.sequences, s.tokens, inner, a.state, stream_bytes=streams, carry=s.decode)
+    return [
+        *_products(a.linears, s, "attention"),
+        _stream("conv", streaming.conv(s.tokens, channels, taps=a.conv, element_bytes=s.element_bytes)),
+        Call("state space", scan, 1.0, component="state space"),
+        _stream("gate", streaming.activation(s.tokens, inner, gated=True, element_bytes=s.element_bytes)),
+    ]
+
+
+def _linear_attention(a: LinearAttention, s: Sizes) -> list[Call]:
+    values = a.value_heads * a.value_dim / s.weight_split
+    keys = a.key_heads * a.key_dim / s.weight_split
+    streams = s.element_bytes * (2.0 * keys + 3.0 * values)
+    scan = streaming.selective_scan(s.sequences, s.tokens, values, a.key_dim, stream_bytes=streams, carry=s.decode)
+    return [
+        *_products(a.linears, s, "attention"),
+        _stream("conv", streaming.conv(s.tokens, 2.0 * keys + values, taps=a.conv, element_bytes=s.element_bytes)),
+        Call("state space", scan, 1.0, component="state space"),
+        _stream("gate", streaming.activation(s.tokens, values, gated=True, element_bytes=s.element_bytes)),
+    ]
+
+
+def _mlp(f: Mlp, s: Sizes) -> list[Call]:
+    act = streaming.activation(s.tokens, f.width / s.weight_split, gated=f.gated, element_bytes=s.element_bytes)
+    return [*_products(f.linears, s, "mlp"), _stream("activation", act)]
+
+
+def active_experts(experts: Scalar, top_k: Scalar, tokens: Scalar) -> Scalar:
+    r"""Expected number of experts that at least one of ``tokens`` chooses: :math:`E(1-(1-k/E)^T)`.
+
+    Examples
+    --------
+    >>> active_experts(8, 2, 1)
+    2.0
+    """
+    return experts * (1.0 - (1.0 - top_k / experts) ** tokens)
+
+
+def _moe(f: Moe, s: Sizes) -> list[Call]:
+    """Router and shared experts on this rank's tokens; routed experts on the tokens that all expert ranks send here."""
+    calls = []
+    for linear in f.linears:
+        calls.append(_product(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
+    arriving = s.tokens * f.top_k * s.imbalance
+    busy = maximum(active_experts(f.experts, f.top_k, s.tokens * s.expert_split) / s.expert_split, 1.0)
+    weight_bytes, format = s.stored("experts")
+    for linear in f.expert_linears:
+        n = linear.n / s.weight_split if linear.shard == "column" else linear.n
+        k = linear.k / s.weight_split if linear.shard == "row" else linear.k
+        work = gemm(
+            arriving / busy, n, k, batch=busy, element_bytes=s.element_bytes, weight_bytes=weight_bytes, format=format
+        )
+        calls.append(Call("experts", work, 1.0, component="experts"))
+    width = f.width / s.weight_split
+    act = streaming.activation(arriving, width, gated=f.gated, element_bytes=s.element_bytes)
+    permute = streaming.elementwise(
+        arriving * (f.latent or f.hidden), reads=2.0, writes=2.0, flops_per_element=1.0, element_bytes=s.element_bytes
+    )
+    calls += [_stream("activation", act), _stream("permute", permute)]
+    if f.shared_width:
+        shared = streaming.activation(s.tokens, f.shared_width / s.weight_split, gated=f.gated)
+        calls.append(_stream("activation", shared))
+    return calls
+
+
+def embedding_calls(architecture: Architecture, s: Sizes) -> list[Call]:
+    """Table lookup on the first stage."""
+    return [_stream("embedding", streaming.embedding(s.tokens / s.sequence_split, architecture.hidden))]
+
+
+def head_calls(architecture: Architecture, s: Sizes, *, rows: Scalar, logit_bytes: Scalar) -> list[Call]:
+    """Final norm, output head and softmax on the last stage, for ``rows`` positions."""
+    linear = Linear("head", architecture.hidden, architecture.vocab)
+    norm = streaming.norm(s.tokens / s.sequence_split, architecture.hidden, element_bytes=s.element_bytes)
+    loss = streaming.cross_entropy(rows, architecture.vocab / s.weight_split, logit_bytes=logit_bytes)
+    head = _product(linear, rows, s, "head", "output head")
+    return [_stream("norm", norm), head, _stream("softmax", loss)]
+
+
+def backward_of(call: Call) -> list[Call]:
+    """Calls of the backward pass of ``call``: both gradients of a product, 2.5 times the pairs of fused attention.
+
+    A product's input gradient is ``dX[m, k] = dY[m, n] @ W.T`` and its weight gradient ``dW[k, n] = X.T @ dY``. Fused attention
+    recomputes the scores and forms four products instead of two; streaming operators read and write about twice.
+    """
+    work = call.work
+    if work.operator == "gemm":
+        m, n, k, batch = work.shape
+        element = 2.0
+        inputs = gemm(m, k, n, batch=batch, element_bytes=element, format=work.format)
+        weights = gemm(k, n, m, batch=batch, element_bytes=element, format=work.format)
+        return [call._replace(work=inputs), call._replace(work=weights)]
+    factor = 2.5 if work.operator == "attention" else 2.0
+    return [
+        call._replace(
+            work=work._replace(
+                flops=work.flops * factor,
+                compulsory_bytes=work.compulsory_bytes * 2.0,
+                reuse=work.reuse * factor,
+                bound=work.bound * factor,
+                shape=work.shape._replace(n=work.shape.n * factor) if work.operator == "attention" else work.shape,
+            )
+        )
+    ]
