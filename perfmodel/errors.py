@@ -32,6 +32,7 @@ class SpecError(PerfmodelError):
     field : dotted path of the field, if any.
     found : the offending text or value.
     allowed : what would be accepted.
+    more : further mistakes of the same file, one short line each.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class SpecError(PerfmodelError):
         field: str | None = None,
         found: object = None,
         allowed: str | None = None,
+        more: tuple[str, ...] = (),
     ) -> None:
         self.message, self.file, self.line, self.field = message, file, line, field
-        self.found, self.allowed = found, allowed
+        self.found, self.allowed, self.more = found, allowed, more
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -56,7 +58,7 @@ class SpecError(PerfmodelError):
             text += f"; found {_clip(self.found)}"
         if self.allowed:
             text += f"; allowed: {self.allowed}"
-        return text
+        return "\n  ".join([text, *self.more])
 
 
 class UnknownName(PerfmodelError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -14,13 +15,17 @@ __all__ = [
     "Count",
     "Duration",
     "Fact",
+    "FieldError",
     "Frequency",
     "Kind",
+    "Number",
     "Power",
     "Price",
     "Purchase",
+    "Quantity",
     "Rate",
     "Ratio",
+    "Share",
     "Spec",
     "fact",
 ]
@@ -32,9 +37,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 class Spec(BaseModel):
     """Base of everything a user may write: frozen, and a key that is not understood is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class Fact(Spec):
@@ -68,28 +71,53 @@ def fact(value: float, text: str, *, kind: Kind = "assumed", source: str = "what
     return Fact(value=value, text=text, kind=kind, source=source)
 
 
-def _quantity(dimension: str, *, positive: bool, at_most: float | None = None) -> Any:
-    def parse(data: Any) -> Any:
+class FieldError(ValueError):
+    """A rule broken deep inside what a validator looks at; ``where`` leads to the field."""
+
+    def __init__(self, message: str, where: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a fact measures and which values it may take; reads the written form into base units."""
+
+    dimension: str
+    positive: bool
+    at_most: float | None = None
+
+    def __call__(self, data: Any) -> Any:
+        """Turn ``{value: "80 GB", …}`` into the fields of a :class:`Fact`."""
         if isinstance(data, Fact):
             return data
         if not isinstance(data, dict):
             raise ValueError("write {value: NUMBER UNIT, kind: " + "|".join(KINDS) + ", source: KEY}")
         if "value" not in data:
             raise ValueError("`value` is missing")
-        text = data["value"]
+        return {**data, "value": self.parse(data["value"]), "text": str(data["value"])}
+
+    def parse(self, text: object) -> float:
+        """Return ``text`` in base units; ``ValueError`` says what is wrong with it."""
         if not isinstance(text, (str, int, float)) or isinstance(text, bool):
             raise ValueError("`value` must be a number with its unit")
         try:
-            value = parse_quantity(text, dimension)
+            value = parse_quantity(text, self.dimension)
         except UnitError as error:
             raise ValueError(str(error)) from error
-        if value < 0 or (positive and value == 0):
-            raise ValueError("must be " + ("greater than zero" if positive else "zero or more"))
-        if at_most is not None and value > at_most:
-            raise ValueError(f"must be at most {at_most:g}")
-        return {**data, "value": value, "text": str(text)}
+        return self.check(value)
 
-    return BeforeValidator(parse)
+    def check(self, value: float) -> float:
+        """Return ``value`` if it may be one."""
+        if value < 0 or (self.positive and value == 0):
+            raise ValueError("must be " + ("greater than zero" if self.positive else "zero or more"))
+        if self.at_most is not None and value > self.at_most:
+            raise ValueError(f"must be at most {self.at_most:g}")
+        return value
+
+
+def _quantity(dimension: str, *, positive: bool, at_most: float | None = None) -> Any:
+    return BeforeValidator(Quantity(dimension, positive, at_most))
 
 
 Capacity = Annotated[Fact, _quantity("B", positive=True)]
@@ -103,3 +131,4 @@ Purchase = Annotated[Fact, _quantity("USD", positive=False)]
 Count = Annotated[Fact, _quantity("1", positive=True)]
 Ratio = Annotated[Fact, _quantity("1", positive=True, at_most=1.05)]
 Number = Annotated[Fact, _quantity("1", positive=False)]
+Share = Annotated[Fact, _quantity("1", positive=False, at_most=1.0)]

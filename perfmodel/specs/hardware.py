@@ -1,7 +1,7 @@
 """What a user may say about a machine: devices, and clusters of them. Facts only, no formulas.
 
-A *device* file describes one engine; a *cluster* file places devices in nodes and joins nodes by topology levels. A single
-device file can be used wherever a cluster is wanted: it is a cluster of one.
+A *device* file describes one engine; a *cluster* file places devices in nodes and joins nodes by topology levels. A
+single device file can be used wherever a cluster is wanted: it is a cluster of one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from perfmodel.specs.facts import (
     Purchase,
     Rate,
     Ratio,
+    Share,
     Spec,
 )
 
@@ -63,7 +64,7 @@ class KernelConstants(Spec):
     """Sustained share of the memory bandwidth at large sizes [1]."""
     launch: Duration | None = None
     """Time of the smallest kernel, replayed from a graph [s]."""
-    wave_quantisation: Ratio | None = None
+    wave_quantisation: Share | None = None
     """0: tiles flow freely over the compute units; 1: whole waves [1]."""
     k_step: Duration | None = None
     """Least time of one 64-wide step of the reduction loop [s]."""
@@ -84,7 +85,7 @@ class Memory(Spec):
     per: Literal["device", "unit"] = "device"
     """Whether capacity and bandwidth are those of the device or of one compute unit."""
     shares: str | None = None
-    """This memory IS the named memory of the accelerator beside it (processing in memory): the capacity is not additional."""
+    """This memory IS the named one of the accelerator beside it (processing in memory): no additional capacity."""
 
 
 class Peak(Spec):
@@ -132,7 +133,7 @@ class Device(Spec):
     memory: dict[str, Memory]
     """Nearest first; the last one holds weights and KV cache."""
     formats: tuple[str, ...] = ()
-    """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4 in a weight-only kernel)."""
+    """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4, weight only)."""
     runs: tuple[Operator, ...] = ("gemm", "attention", "decode_attention", "elementwise", "scan")
     """Operator classes it can execute."""
     host_link: Bandwidth | None = None
@@ -183,9 +184,9 @@ class Level(Spec):
     kind: Literal["package", "scaleup", "nic", "fabric", "wan"]
     """Class of link; also sets which bandwidths are plausible."""
     bandwidth: Bandwidth | None = None
-    """Per device and direction, usable by all devices at the same time. Left out where ``nics`` or ``taper`` give it."""
+    """Per device and direction, usable by all devices at the same time. Left out if ``nics`` or ``taper`` give it."""
     nics: Nics | None = None
-    """Interfaces that each domain of the level below drives; the bandwidth per device is their sum divided by its devices."""
+    """Interfaces that each domain of the level below drives; per device it is their sum divided by its devices."""
     taper: Ratio | None = None
     """Bandwidth per device as a share of that of the level below (when all devices talk at once)."""
     latency: Duration
@@ -301,21 +302,21 @@ class Cluster(Spec):
 def check_sources(spec: Spec, sources: dict[str, str]) -> None:
     """Raise ``ValueError`` for the first fact whose source is not a key of ``sources``."""
     from perfmodel.errors import nearest
-    from perfmodel.specs.facts import Fact
+    from perfmodel.specs.facts import Fact, FieldError
 
-    def walk(value: Any, path: str) -> None:
+    def walk(value: Any, where: tuple[str | int, ...]) -> None:
         if isinstance(value, Fact):
             if value.source not in sources and value.source != "what-if":
                 near = ", ".join(nearest(value.source, sources)) or ", ".join(sources) or "none defined"
-                raise ValueError(f"{path}: source {value.source!r} is not defined under `sources`; nearest: {near}")
+                raise FieldError(f"source {value.source!r} is not defined under `sources`; nearest: {near}", where)
         elif isinstance(value, Spec):
             for name in type(value).model_fields:
-                walk(getattr(value, name), f"{path}.{name}" if path else name)
+                walk(getattr(value, name), (*where, name))
         elif isinstance(value, dict):
             for key, item in value.items():
-                walk(item, f"{path}.{key}" if path else str(key))
+                walk(item, (*where, key))
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
-                walk(item, f"{path}.{i}")
+                walk(item, (*where, i))
 
-    walk(spec, "")
+    walk(spec, ())
