@@ -1,9 +1,9 @@
-"""From a document to a validated spec; a mistake becomes one message: file, line, field, what stands there, what may."""
+"""From a document to a validated spec; a mistake becomes one message: file, line, field, what stands there and may."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from perfmodel.errors import SpecError, nearest
 from perfmodel.specs.facts import Fact, FieldError
 from perfmodel.specs.yamlfile import Document, Where
 
-__all__ = ["Mistake", "keys_of", "parse"]
+__all__ = ["Mistake", "keys_of", "parse", "parse_kind"]
 
 Model = TypeVar("Model", bound=BaseModel)
 _LISTED = 5
@@ -66,6 +66,19 @@ def parse(model: type[Model], document: Document) -> Model:
         raise SpecError("nested too deeply", file=str(document.path)) from error
 
 
+def parse_kind(models: Mapping[str, type[Model]], document: Document) -> Model:
+    """Return ``document`` as an instance of the model that its key ``kind`` names."""
+    kind = document.data.get("kind")
+    choices = ", ".join(models)
+    if kind is None:
+        raise document.error("`kind` is missing", ("kind",), allowed=choices)
+    if not isinstance(kind, str) or kind not in models:
+        near = nearest(kind, models) if isinstance(kind, str) else []
+        message = "not one of the choices" + (f"; did you mean `{near[0]}`?" if near else "")
+        raise document.error(message, ("kind",), found=kind, allowed=choices)
+    return parse(models[kind], document)
+
+
 def _report(model: type[BaseModel], document: Document, error: ValidationError) -> SpecError:
     mistakes = [_mistake(model, dict(e)) for e in error.errors(include_url=False)]
     mistakes.sort(key=lambda m: document.line(m.where) or 0)
@@ -90,7 +103,7 @@ def _mistake(model: type[BaseModel], error: dict[str, Any]) -> Mistake:
     if kind == "value_error":
         cause = context["error"]
         inner = cause.where if isinstance(cause, FieldError) else ()
-        return Mistake((*where, *inner), str(cause), None if inner else _shown(found))
+        return Mistake((*where, *inner), str(cause), _shown(_at(found, inner)))
     if kind in _COMPARED:
         return Mistake(where, "out of range", _shown(found), _COMPARED[kind].format(**context))
     stem = kind.split("_")[0]
@@ -125,6 +138,18 @@ def _not_a_choice(location: tuple[str | int, ...], where: Where, found: object, 
     what = "unknown key" if location[-1:] == ("[key]",) else "not one of the choices"
     message = what + (f"; did you mean `{near[0]}`?" if near else "")
     return Mistake(where, message, _shown(found), ", ".join(choices))
+
+
+def _at(data: object, where: Where) -> object:
+    """Return what a validator's input holds at ``where``."""
+    for step in where:
+        if isinstance(data, dict) and step in data:
+            data = data[step]
+        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
+            data = data[step]
+        else:
+            return {}
+    return data
 
 
 def _shown(found: object) -> object:

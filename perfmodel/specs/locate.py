@@ -26,6 +26,7 @@ __all__ = [
     "framework_names",
     "hardware_names",
     "model_names",
+    "recipe_file",
     "workload_names",
 ]
 
@@ -73,6 +74,11 @@ def _framework_folder() -> Path:
 def class_file() -> Path:
     """Return the file of default kernel constants per device class."""
     return _shipped("hardware_specs") / "classes.yaml"
+
+
+def recipe_file() -> Path:
+    """Return the file of training recipes."""
+    return _package() / "specs" / "recipes.yaml"
 
 
 def device_names() -> list[Entry]:

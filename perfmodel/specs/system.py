@@ -108,7 +108,7 @@ def _is_device(document: Document) -> bool:
         raise document.error(
             "neither a device nor a cluster",
             found=", ".join(list(document.data)[:6]),
-            allowed="a device file has `class`, `units`, `peak`, `memory`; a cluster file has `nodes`, `node`, `levels`",
+            allowed="a device file has `class`, `units`, `peak`, `memory`; a cluster file `nodes`, `node`, `levels`",
         )
     return len(device) >= len(cluster)
 

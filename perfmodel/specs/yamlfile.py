@@ -1,6 +1,6 @@
-"""Read one YAML or JSON file into plain data that remembers its lines; whatever can be wrong with a *file* is said here.
+"""Read one YAML or JSON file into plain data that remembers its lines; all that can be wrong with a *file* is said here.
 
-Scalars follow the YAML 1.2 core schema, so ``1.6e12`` is a number, ``NO`` and ``12:30`` are text and there are no dates.
+Scalars follow the YAML 1.2 core schema, so ``1.6e12`` is a number, ``NO`` and ``12:30`` are text and no dates exist.
 Values are built straight from the parser's events: nesting, aliases and size are bounded before anything large exists.
 """
 

@@ -1,0 +1,272 @@
+"""What is asked of a machine and a model: training so many tokens, or serving such requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from perfmodel.errors import nearest
+from perfmodel.specs.facts import FieldError, Spec
+from perfmodel.specs.load import parse, parse_kind
+from perfmodel.specs.locate import find_workload, recipe_file
+from perfmodel.specs.yamlfile import Document, read
+from perfmodel.units import UnitError, parse_quantity
+
+__all__ = [
+    "FORMAT_BYTES",
+    "Recipe",
+    "ServingWorkload",
+    "Slo",
+    "TrainingWorkload",
+    "Workload",
+    "load_recipe",
+    "load_workload",
+    "recipe_names",
+    "revise",
+]
+
+FORMAT_BYTES = {
+    "fp64": 8.0,
+    "fp32": 4.0,
+    "tf32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "fp6": 0.75,
+    "fp4": 0.5,
+    "int4": 0.5,
+}
+"""Bytes per element of every number format, without scales."""
+
+Format = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
+
+
+def _number(dimension: str, *, whole: bool = False, zero: bool = False) -> Any:
+    """Read a number, with its unit where it has one; unlike a fact it needs no source."""
+
+    def read_number(data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, (str, int, float)):
+            raise ValueError("a number is needed")
+        try:
+            value = parse_quantity(data, dimension)
+        except UnitError as error:
+            raise ValueError(str(error)) from error
+        if value < 0 or (value == 0 and not zero):
+            raise ValueError("must be " + ("zero or more" if zero else "greater than zero"))
+        if whole and value != int(value):
+            raise ValueError("a whole number is needed")
+        return int(value) if whole else value
+
+    return BeforeValidator(read_number)
+
+
+Tokens = Annotated[int, _number("token", whole=True)]
+SomeTokens = Annotated[int, _number("token", whole=True, zero=True)]
+Count = Annotated[int, _number("1", whole=True)]
+Seconds = Annotated[float, _number("s")]
+PerSecond = Annotated[float, _number("1/s")]
+
+
+def _state_bytes(data: Any) -> Any:
+    """Read bytes per parameter from a format's name or from a size."""
+    if isinstance(data, str) and data in FORMAT_BYTES:
+        return FORMAT_BYTES[data]
+    if isinstance(data, (int, float)) and not isinstance(data, bool):
+        raise ValueError("the unit is missing; write a number format (bf16) or a size (2 B)")
+    try:
+        value = parse_quantity(data, "B") if isinstance(data, str) else -1.0
+    except UnitError:
+        value = -1.0
+    if not 0 <= value <= 64:
+        near = nearest(data, FORMAT_BYTES) if isinstance(data, str) else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"write a number format ({', '.join(FORMAT_BYTES)}) or a size up to 64 B{hint}")
+    return value
+
+
+StateBytes = Annotated[float, BeforeValidator(_state_bytes)]
+
+
+class Recipe(Spec):
+    """Number formats of a training run: bytes that every parameter costs, state by state."""
+
+    name: str = "own"
+    compute: Format
+    """Format of the matrix products of the layers."""
+    weights: StateBytes
+    """Weights that forward and backward read [B per parameter]."""
+    gradients: StateBytes
+    """Gradient buffer, which is also what gradient synchronisation sends [B per parameter]."""
+    optimizer: dict[str, StateBytes]
+    """States that only the update touches, by name: fp32 master copy, momentum, variance [B per parameter]."""
+    note: str = ""
+
+    @property
+    def optimizer_bytes(self) -> float:
+        """All optimizer states together [B per parameter]."""
+        return sum(self.optimizer.values())
+
+    @property
+    def total_bytes(self) -> float:
+        """All states together [B per parameter]."""
+        return self.weights + self.gradients + self.optimizer_bytes
+
+
+class RecipeFile(Spec):
+    """The shipped recipes."""
+
+    recipes: dict[str, Recipe]
+
+
+class TrainingWorkload(Spec):
+    """Train on so many tokens, in steps of ``global_batch`` tokens cut into sequences."""
+
+    kind: Literal["training"] = "training"
+    name: str
+    aliases: tuple[str, ...] = ()
+    notes: str = ""
+    sequence: Tokens
+    """Tokens per sequence."""
+    global_batch: Tokens
+    """Tokens per optimizer step, over the whole machine."""
+    tokens: Tokens
+    """Tokens of the whole run."""
+    recipe: Recipe
+    """Number formats: the name of a shipped recipe, or a mapping of one's own."""
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _by_name(cls, data: Any) -> Any:
+        return load_recipe(data) if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> TrainingWorkload:
+        if self.global_batch % self.sequence:
+            below = self.global_batch // self.sequence * self.sequence
+            near = " or ".join(str(n) for n in (below, below + self.sequence) if n)
+            raise FieldError(
+                f"{self.global_batch} tokens are no whole number of sequences of {self.sequence}; nearest: {near}",
+                ("global_batch",),
+            )
+        if self.tokens < self.global_batch:
+            raise FieldError(f"less than one step of {self.global_batch} tokens", ("tokens",))
+        return self
+
+    @property
+    def sequences(self) -> int:
+        """Sequences per optimizer step."""
+        return self.global_batch // self.sequence
+
+    @property
+    def steps(self) -> float:
+        """Optimizer steps of the whole run."""
+        return self.tokens / self.global_batch
+
+
+class Slo(Spec):
+    """Latency a request may have; what is left out is not limited."""
+
+    ttft: Seconds | None = None
+    """Time to first token [s]."""
+    tpot: Seconds | None = None
+    """Mean time per later token [s]."""
+    e2e: Seconds | None = None
+    """From arrival to the last token [s]."""
+
+
+class ServingWorkload(Spec):
+    """Answer requests of so many prompt and output tokens."""
+
+    kind: Literal["serving"] = "serving"
+    name: str
+    aliases: tuple[str, ...] = ()
+    notes: str = ""
+    prompt: Tokens
+    """Prompt tokens of a request, shared prefix included."""
+    output: Tokens
+    """Output tokens of a request."""
+    shared_prefix: SomeTokens = 0
+    """First tokens of the prompt that all requests have in common and whose KV is kept."""
+    rate: PerSecond | None = None
+    """Arriving requests per second; without it, the most that the machine sustains is sought."""
+    slo: Slo = Field(default_factory=Slo)
+    kv_format: Format = "bf16"
+    """Format of the KV cache."""
+    concurrency: Count | None = None
+    """Most requests in flight at the same time, over the whole machine."""
+
+    @model_validator(mode="after")
+    def _prefix_fits(self) -> ServingWorkload:
+        if self.shared_prefix >= self.prompt:
+            raise FieldError(f"must be shorter than the prompt of {self.prompt} tokens", ("shared_prefix",))
+        return self
+
+
+Workload = TrainingWorkload | ServingWorkload
+KINDS: dict[str, type[TrainingWorkload] | type[ServingWorkload]] = {
+    "training": TrainingWorkload,
+    "serving": ServingWorkload,
+}
+
+
+def load_workload(name: str | Path) -> Workload:
+    """Return the workload of that name or path."""
+    return parse_kind(KINDS, read(find_workload(name)))
+
+
+def recipe_names() -> list[str]:
+    """List the shipped training recipes."""
+    return list(_recipes())
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return the shipped recipe of that name; ``ValueError`` names the nearest ones."""
+    recipes = _recipes()
+    if name not in recipes:
+        near = ", ".join(nearest(name, recipes)) or ", ".join(recipes)
+        raise ValueError(f"unknown recipe; nearest: {near}")
+    return recipes[name].model_copy(update={"name": name})
+
+
+def _recipes() -> dict[str, Recipe]:
+    return parse(RecipeFile, read(recipe_file())).recipes
+
+
+def revise(workload: Workload, changes: Mapping[str, object]) -> Workload:
+    """Return the workload with some fields changed, checked like a file.
+
+    Parameters
+    ----------
+    workload : the one to start from.
+    changes : new values by field, written as in a file; ``slo.ttft`` reaches inside, ``None`` removes a limit.
+
+    Raises
+    ------
+    SpecError
+        Naming the field, if there is none or the value does not fit.
+    """
+    data = _written(workload)
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        if rest:
+            inner = data.get(head)
+            data[head] = {**(inner if isinstance(inner, dict) else {}), rest: value}
+        else:
+            data[head] = value
+    if isinstance(data.get("slo"), dict):
+        data["slo"] = {k: v for k, v in data["slo"].items() if v is not None}
+    kept = {k: v for k, v in data.items() if v is not None}
+    return parse_kind(KINDS, Document(Path(workload.name), kept))
+
+
+def _written(workload: Workload) -> dict[str, Any]:
+    """Return the workload as a file would say it, durations and rates with their units."""
+    data: dict[str, Any] = {name: getattr(workload, name) for name in type(workload).model_fields}
+    if isinstance(workload, ServingWorkload):
+        data["rate"] = None if workload.rate is None else f"{workload.rate!r} requests/s"
+        data["slo"] = {k: f"{v!r} s" for k, v in workload.slo if v is not None}
+    return data
