@@ -1,8 +1,8 @@
 """A model as the cost model sees it: runs of layers made of matrices and cores.
 
-Parameters, weight bytes, sharding and GEMMs are readings of one list, the :class:`Linear` matrices of a
-component, so they cannot disagree. What has parameters but costs no GEMM (biases, norms, sinks, convolutions) is an exact
-count beside it (``extra``).
+Parameters, weight bytes, sharding and GEMMs are readings of one list, the :class:`Linear` matrices of a component, so
+they cannot disagree. What has parameters but costs no GEMM (biases, norms, sinks, convolutions) is an exact count
+beside it (``extra``).
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _total(linears: tuple[Linear, ...]) -> int:
 class Attention:
     """Softmax attention with ``kv_heads`` shared by groups of query heads (MHA, GQA, MQA).
 
-    ``window`` limits a query to the latest tokens; ``None`` is full attention. ``gated`` doubles the query projection (an
-    output gate). ``extra`` counts parameters outside the matrices: biases, query/key norms, sinks.
+    ``window`` limits a query to the latest tokens; ``None`` is full attention. ``gated`` doubles the query projection
+    (an output gate). ``extra`` counts parameters outside the matrices: biases, query/key norms, sinks.
     """
 
     hidden: int
@@ -70,10 +70,18 @@ class Attention:
     shared_kv: bool = False
     """Values are the keys: no value projection."""
     extra: int = 0
+    projections: tuple[Linear, ...] | None = None
+    """All matrices, where they are not the plain query, key, value and output projections."""
+    compression: int | None = None
+    """Beyond the window one compressed key stands for this many tokens (DeepSeek V4)."""
+    index_top_k: int | None = None
+    """An indexer picks this many of the compressed keys per query."""
 
     @property
     def linears(self) -> tuple[Linear, ...]:
         """Query, key, value and output projections."""
+        if self.projections is not None:
+            return self.projections
         q = self.heads * self.head_dim * (2 if self.gated else 1)
         out = Linear("attn out", self.heads * self.value_dim, self.hidden, "row")
         if self.kv_from_earlier:
@@ -91,8 +99,9 @@ class Attention:
 class LatentAttention:
     """Multi-head latent attention (DeepSeek-V2): keys and values live in a compressed latent of ``kv_lora_rank``.
 
-    ``q_lora_rank`` ``None`` means a direct query projection. With ``index_heads`` a small indexer picks ``index_top_k`` keys per
-    query (DeepSeek sparse attention).
+    ``q_lora_rank`` ``None`` means a direct query projection. With ``index_heads`` a small indexer picks
+    ``index_top_k`` keys per query (DeepSeek sparse attention); without them but with ``index_top_k`` the layer uses
+    the choice of an earlier one (GLM-5.2).
     """
 
     hidden: int
@@ -143,7 +152,8 @@ class LatentAttention:
 class StateSpace:
     """Selective state space (Mamba 1 and 2): ``inner`` channels, ``state`` numbers per channel, a short convolution.
 
-    ``heads`` is 0 for Mamba 1 (per-channel decay through ``dt_rank``), else the Mamba 2 head count with ``groups`` of B and C.
+    ``heads`` is 0 for Mamba 1 (per-channel decay through ``dt_rank``), else the Mamba 2 head count with ``groups`` of
+    B and C.
     """
 
     hidden: int
@@ -236,8 +246,8 @@ class Mlp:
 class Moe:
     """Mixture of experts: ``top_k`` of ``experts`` per token, and shared experts of total width ``shared_width``.
 
-    ``latent`` is the width the routed experts work in when it is not ``hidden``. ``expert_extra`` counts parameters per expert
-    outside its matrices (biases); ``extra`` those outside the experts (router bias, shared gate).
+    ``latent`` is the width the routed experts work in when it is not ``hidden``. ``expert_extra`` counts parameters
+    per expert outside its matrices (biases); ``extra`` those outside the experts (router bias, shared gate).
     """
 
     hidden: int
@@ -262,7 +272,7 @@ class Moe:
     @property
     def linears(self) -> tuple[Linear, ...]:
         """Matrices every token passes: router, shared experts, latent projections."""
-        linears = (Linear("router", self.hidden, self.experts, "replicated"),)
+        linears: tuple[Linear, ...] = (Linear("router", self.hidden, self.experts, "replicated"),)
         if self.latent:
             linears += (
                 Linear("latent down", self.hidden, self.latent, "replicated"),
@@ -294,8 +304,8 @@ FeedForward = Mlp | Moe
 class Layer:
     """One residual layer: a mixer, a feed-forward, or both.
 
-    ``norms`` counts normalisations of the hidden vector; ``extra`` their parameters (and any per-layer scalars). ``parallel`` layers
-    feed mixer and feed-forward from the same input and sum them once (GPT-NeoX, Falcon).
+    ``norms`` counts normalisations of the hidden vector; ``extra`` their parameters (and any per-layer scalars).
+    ``parallel`` layers feed mixer and feed-forward from the same input and sum them once (GPT-NeoX, Falcon).
     """
 
     mixer: Mixer | None
@@ -315,7 +325,7 @@ class Run(NamedTuple):
     """``count`` identical consecutive layers."""
 
     layer: Layer
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is never wanted here
 
 
 @dataclass(frozen=True)
