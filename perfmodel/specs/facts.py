@@ -74,9 +74,11 @@ def fact(value: float, text: str, *, kind: Kind = "assumed", source: str = "what
 class FieldError(ValueError):
     """A rule broken deep inside what a validator looks at; ``where`` leads to the field."""
 
-    def __init__(self, message: str, where: tuple[str | int, ...]) -> None:
+    def __init__(
+        self, message: str, where: tuple[str | int, ...], *, found: object = None, allowed: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.where = where
+        self.where, self.found, self.allowed = where, found, allowed
 
 
 @dataclass(frozen=True)

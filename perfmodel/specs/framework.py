@@ -1,6 +1,6 @@
 """What the software between model and machine costs: host time, exposed communication, memory of its own.
 
-These numbers are fits to published measurements of one software generation. They are not physics and not exact: each carries its spread.
+These numbers are fits to published measurements of one software generation: no physics, each with its spread.
 """
 
 from __future__ import annotations

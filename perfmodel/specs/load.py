@@ -102,8 +102,10 @@ def _mistake(model: type[BaseModel], error: dict[str, Any]) -> Mistake:
         return _not_a_choice(error["loc"], where, found, context["expected"])
     if kind == "value_error":
         cause = context["error"]
-        inner = cause.where if isinstance(cause, FieldError) else ()
-        return Mistake((*where, *inner), str(cause), _shown(_at(found, inner)))
+        if isinstance(cause, FieldError):
+            there = cause.found if cause.found is not None else _at(found, cause.where)
+            return Mistake((*where, *cause.where), str(cause), _shown(there), cause.allowed)
+        return Mistake(where, str(cause), _shown(found))
     if kind in _COMPARED:
         return Mistake(where, "out of range", _shown(found), _COMPARED[kind].format(**context))
     stem = kind.split("_")[0]
@@ -143,11 +145,9 @@ def _not_a_choice(location: tuple[str | int, ...], where: Where, found: object, 
 def _at(data: object, where: Where) -> object:
     """Return what a validator's input holds at ``where``."""
     for step in where:
-        if isinstance(data, dict) and step in data:
-            data = data[step]
-        elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-            data = data[step]
-        else:
+        try:
+            data = data[step]  # type: ignore[index]
+        except (LookupError, TypeError):
             return {}
     return data
 

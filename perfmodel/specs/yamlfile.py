@@ -1,4 +1,4 @@
-"""Read one YAML or JSON file into plain data that remembers its lines; all that can be wrong with a *file* is said here.
+"""Read one YAML or JSON file into plain data that remembers its lines; all that is wrong with a *file* is said here.
 
 Scalars follow the YAML 1.2 core schema, so ``1.6e12`` is a number, ``NO`` and ``12:30`` are text and no dates exist.
 Values are built straight from the parser's events: nesting, aliases and size are bounded before anything large exists.
