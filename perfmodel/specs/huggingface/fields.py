@@ -48,6 +48,7 @@ LIMITS: Final[Mapping[str, int]] = {
 }
 LARGEST: Final = 10_000_000
 DROPOUTS: Final = ("dropout", "_pdrop")
+HEAD_DROPOUTS: Final = ("classifier_", "summary_")
 
 
 class Fields:
@@ -192,7 +193,7 @@ class Fields:
     @property
     def dropout(self) -> bool:
         """Whether any dropout rate is above zero."""
-        rates = (self.data[k] for k in self.data if k.endswith(DROPOUTS) and k != "classifier_dropout")
+        rates = (v for k, v in self.data.items() if k.endswith(DROPOUTS) and not k.startswith(HEAD_DROPOUTS))
         return any(isinstance(r, int | float) and r > 0 for r in rates)
 
     def finish(self) -> None:
