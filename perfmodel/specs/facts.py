@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
@@ -111,6 +112,8 @@ class Quantity:
 
     def check(self, value: float) -> float:
         """Return ``value`` if it may be one."""
+        if not math.isfinite(value):
+            raise ValueError("a finite number is needed")
         if value < 0 or (self.positive and value == 0):
             raise ValueError("must be " + ("greater than zero" if self.positive else "zero or more"))
         if self.at_most is not None and value > self.at_most:

@@ -12,7 +12,7 @@ from perfmodel.errors import SpecError, nearest
 from perfmodel.specs.facts import Fact, FieldError
 from perfmodel.specs.yamlfile import Document, Where
 
-__all__ = ["Mistake", "keys_of", "parse", "parse_kind"]
+__all__ = ["Mistake", "bare", "keys_of", "parse", "parse_kind"]
 
 Model = TypeVar("Model", bound=BaseModel)
 _LISTED = 5
@@ -179,17 +179,17 @@ def _inside(kind: Any, step: str | int) -> Any:
     if _is_model(kind):
         for name, field in kind.model_fields.items():
             if step in (name, field.alias):
-                return _bare(field.annotation)
+                return bare(field.annotation)
         return None
     arguments = get_args(kind)
     if get_origin(kind) is dict:
-        return _bare(arguments[1])
+        return bare(arguments[1])
     if get_origin(kind) in (tuple, list) and arguments:
-        return _bare(arguments[0])
+        return bare(arguments[0])
     return None
 
 
-def _bare(annotation: Any) -> Any:
+def bare(annotation: Any) -> Any:
     """Return the annotation without ``Annotated`` and ``None``."""
     while True:
         if get_origin(annotation) is Annotated:

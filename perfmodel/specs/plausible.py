@@ -32,8 +32,8 @@ CLASS_RANGES: dict[str, dict[str, Range]] = {
         "clock": ("0.3 GHz", "5 GHz"), "power": ("5 W", "4 kW"), "units": ("1", "2000"),
     },
     "cpu": {  # a single-board computer to a two-socket server with HBM; a matrix rate may be that of the vector units
-        "bandwidth": ("4 GB/s", "4 TB/s"), "capacity": ("1 GB", "24 TB"), "matrix": ("0.1 TFLOP/s", "500 TFLOP/s"),
-        "matrix64": ("0.02 TFLOP/s", "100 TFLOP/s"), "vector": ("0.02 TFLOP/s", "100 TFLOP/s"),
+        "bandwidth": ("4 GB/s", "4 TB/s"), "capacity": ("1.2 GB", "24 TB"), "matrix": ("0.12 TFLOP/s", "500 TFLOP/s"),
+        "matrix64": ("0.03 TFLOP/s", "100 TFLOP/s"), "vector": ("0.03 TFLOP/s", "100 TFLOP/s"),
         "clock": ("0.5 GHz", "8 GHz"), "power": ("2 W", "1.5 kW"), "units": ("1", "2000"),
     },
     "npu": {  # TPU, Gaudi, Ascend, Trainium; edge modules of a few TOP/s are the low end
@@ -41,9 +41,9 @@ CLASS_RANGES: dict[str, dict[str, Range]] = {
         "matrix64": ("0.05 TFLOP/s", "100 TFLOP/s"), "vector": ("0.05 TFLOP/s", "200 TFLOP/s"),
         "clock": ("0.2 GHz", "5 GHz"), "power": ("2 W", "2.5 kW"), "units": ("1", "2000"),
     },
-    "pim": {  # one chip (UPMEM: 5.6 GB/s) to a card or the stacks of a node (tens of TB/s): small chips times 1000 pass
-        "bandwidth": ("4 GB/s", "60 TB/s"), "capacity": ("60 MB", "700 GB"), "matrix": ("3 GFLOP/s", "500 TFLOP/s"),
-        "matrix64": ("0.3 GFLOP/s", "20 TFLOP/s"), "vector": ("1 GFLOP/s", "500 TFLOP/s"),
+    "pim": {  # a rank of UPMEM (45 GB/s) to the stacks of a node (tens of TB/s): small modules times 1000 pass
+        "bandwidth": ("20 GB/s", "60 TB/s"), "capacity": ("60 MB", "700 GB"), "matrix": ("3 GFLOP/s", "500 TFLOP/s"),
+        "matrix64": ("0.3 GFLOP/s", "20 TFLOP/s"), "vector": ("1.3 GFLOP/s", "500 TFLOP/s"),
         "clock": ("50 MHz", "3 GHz"), "power": ("0.2 W", "1 kW"), "units": ("1", "20000"),
     },
     "fpga": {  # units may be DSPs (9,024) or arrays made of them (tens): a count of DSPs over 1000 passes
@@ -78,7 +78,7 @@ NEAR_RANGES: dict[str, Range] = {
 
 DEVICE_RANGES: dict[str, tuple[str, Range]] = {
     "host_link": ("B/s", ("1 GB/s", "1.5 TB/s")),
-    "hour": ("USD/s", ("0.01 USD/h", "1000 USD/h")),
+    "hour": ("USD/s", ("0.01 USD/h", "300 USD/h")),
     "purchase": (
         "USD",
         ("40 USD", "9000000 USD"),
@@ -105,11 +105,11 @@ CLUSTER_RANGES: dict[str, tuple[str, Range]] = {
     "node.host.bandwidth": ("B/s", ("4 GB/s", "10 TB/s")),
     "node.host.link": ("B/s", ("1 GB/s", "1.5 TB/s")),
     "node.storage.capacity": ("B", ("50 GB", "1 PB")),
-    "node.storage.read": ("B/s", ("0.05 GB/s", "500 GB/s")),
+    "node.storage.read": ("B/s", ("0.06 GB/s", "500 GB/s")),
     "node.storage.write": ("B/s", ("0.05 GB/s", "500 GB/s")),
     "node.power_overhead": ("W", ("10 W", "50 kW")),
     "nodes": ("1", ("1", "1000000")),
-    "price.device_hour": ("USD/s", ("0.01 USD/h", "1000 USD/h")),
+    "price.device_hour": ("USD/s", ("0.01 USD/h", "300 USD/h")),
     "carbon": ("1", ("0.001", "2")),
     "pue": ("1", ("1", "3")),
 }

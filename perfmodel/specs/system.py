@@ -152,7 +152,7 @@ def _cluster_of_one(device: Device) -> Cluster:
 
 def _class_constants() -> Constants:
     path = class_file()
-    return _read_classes(path, path.stat().st_mtime_ns)
+    return _read_classes(path, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 @lru_cache(maxsize=4)
