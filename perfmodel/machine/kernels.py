@@ -26,7 +26,7 @@ __all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
 SPLIT_REDUCTION = 2.0e-6
 """Synchronisation when partial sums of a split reduction are added [s]; assumed, about one small kernel."""
 
-_TILES = ((256.0, 128.0), (128.0, 128.0), (128.0, 64.0), (64.0, 64.0), (16.0, 64.0))
+_TILES = ((256.0, 128.0), (128.0, 128.0), (128.0, 64.0), (64.0, 64.0), (16.0, 64.0), (1.0, 64.0))
 _SPLITS = (1.0, 2.0, 4.0, 8.0, 16.0)
 GEMM_OPTIONS = tuple((m, n, s) for m, n in _TILES for s in _SPLITS)
 """Tile shapes and splits of the reduction that a library chooses from."""

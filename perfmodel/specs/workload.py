@@ -135,6 +135,8 @@ class TrainingWorkload(Spec):
     """Tokens per optimizer step, over the whole machine."""
     tokens: Tokens
     """Tokens of the whole run."""
+    fused_attention: bool = True
+    """Attention kernels that do not write scores to memory (FlashAttention)."""
     recipe: Recipe
     """Number formats: the name of a shipped recipe, or a mapping of one's own."""
 

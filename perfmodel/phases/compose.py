@@ -1,0 +1,227 @@
+"""From terms to elapsed time by a few fixed rules, and back: what part of the elapsed time each term exposes.
+
+``elapsed`` accepts numbers, arrays and symbols. ``exposed`` walks one plan; its exposed seconds sum to ``elapsed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.techniques.base import Term
+from perfmodel.units import Seconds
+
+__all__ = ["Beside", "Exposure", "Idle", "Longest", "Node", "Serial", "Slot", "Times", "add_up"]
+
+
+class Exposure(NamedTuple):
+    """Share of one term in the elapsed time [s]; ``busy`` counts what runs hidden, too."""
+
+    name: str
+    resource: str
+    exposed: float
+    busy: float
+    bound: float = 0.0
+
+    def scaled(self, factor: float) -> Exposure:
+        """All times multiplied by ``factor``."""
+        return self._replace(exposed=self.exposed * factor, busy=self.busy * factor, bound=self.bound * factor)
+
+
+class Node(Protocol):
+    """Part of the composition tree."""
+
+    def elapsed(self) -> Seconds:
+        """Wall time [s]."""
+        ...
+
+    def exposed(self) -> list[Exposure]:
+        """Rows whose exposed seconds sum to ``elapsed`` (numbers only)."""
+        ...
+
+
+def add_up(values: Sequence[Scalar]) -> Scalar:
+    """Sum, smallest shapes first, so that few additions run at full size."""
+    total: Scalar = 0.0
+    for value in sorted(values, key=np.size):
+        total = total + value
+    return total
+
+
+@dataclass(frozen=True)
+class Serial:
+    """Children one after the other."""
+
+    children: tuple[Node, ...]
+
+    def elapsed(self) -> Seconds:
+        """Sum of the children [s]."""
+        return self._elapsed
+
+    @cached_property
+    def _elapsed(self) -> Seconds:
+        return add_up([c.elapsed() for c in self.children])
+
+    def exposed(self) -> list[Exposure]:
+        """All rows of the children."""
+        return [row for c in self.children for row in c.exposed()]
+
+
+@dataclass(frozen=True)
+class Times:
+    """``count`` repetitions of a child."""
+
+    count: Scalar
+    child: Node
+
+    def elapsed(self) -> Seconds:
+        """``count`` times the child [s]."""
+        return self._elapsed
+
+    @cached_property
+    def _elapsed(self) -> Seconds:
+        return self.count * self.child.elapsed()
+
+    def exposed(self) -> list[Exposure]:
+        """Rows of the child, scaled."""
+        return [row.scaled(self.count) for row in self.child.exposed()]
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The slowest of its children decides (pipeline stages in steady state)."""
+
+    children: tuple[Node, ...]
+
+    def elapsed(self) -> Seconds:
+        """Maximum of the children [s]."""
+        return self._elapsed
+
+    @cached_property
+    def _elapsed(self) -> Seconds:
+        return maximum(*(c.elapsed() for c in self.children))
+
+    def exposed(self) -> list[Exposure]:
+        """Rows of the slowest child."""
+        return max(self.children, key=lambda c: c.elapsed()).exposed()
+
+
+@dataclass(frozen=True)
+class Idle:
+    """Waiting that no term causes: a pipeline bubble."""
+
+    name: str
+    seconds: Seconds
+
+    def elapsed(self) -> Seconds:
+        """The wait [s]."""
+        return self.seconds
+
+    def exposed(self) -> list[Exposure]:
+        """One row on resource ``idle``."""
+        return [Exposure(self.name, "idle", self.seconds, 0.0)]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Lanes side by side, ``items`` of the slot in flight.
+
+    .. math:: \\max(s \\cdot \\text{busiest lane},\\ s \\cdot \\text{busiest shared resource},\\ \\text{serial terms of one item})
+
+    With one item and no prefetching lane this is the sum; prefetching lanes leave their excess exposed; two items on two
+    engines interleave. ``interference`` is the share of hidden time that still slows the main lane.
+    """
+
+    terms: tuple[Term, ...]
+    items: Scalar = 1.0
+    interference: Scalar = 0.0
+
+    @cached_property
+    def _lanes(self) -> dict[str, Scalar]:
+        lanes: dict[str, list[Scalar]] = {"main": []}
+        for term in self.terms:
+            lanes.setdefault(term.lane, []).append(term.seconds)
+        return {name: add_up(seconds) for name, seconds in lanes.items()}
+
+    def _shared(self) -> list[Scalar]:
+        """Busy time of every resource that two lanes use."""
+        users: dict[str, set[str]] = {}
+        for term in self.terms:
+            users.setdefault(term.resource, set()).add(term.lane)
+        return [
+            add_up([t.seconds for t in self.terms if t.resource == resource])
+            for resource, lanes in users.items()
+            if len(lanes) > 1
+        ]
+
+    def elapsed(self) -> Seconds:
+        """Wall time of all items [s]."""
+        return self._elapsed
+
+    @cached_property
+    def _elapsed(self) -> Seconds:
+        lanes = self._lanes
+        if len(lanes) == 1:
+            return self.items * lanes["main"]
+        serial = add_up([t.seconds for t in self.terms if not t.prefetch])
+        longest = maximum(*(self.items * lane for lane in (*lanes.values(), *self._shared())), serial)
+        return longest + self._slowdown(lanes)
+
+    def _slowdown(self, lanes: dict[str, Scalar]) -> Scalar:
+        hidden: Scalar = 0.0
+        for name, seconds in lanes.items():
+            if name != "main":
+                hidden = maximum(hidden, minimum(seconds, lanes["main"]))
+        return self.interference * self.items * hidden
+
+    def exposed(self) -> list[Exposure]:
+        """Main lane in full; of the others only what sticks out, in proportion."""
+        lanes = self._lanes
+        total = self.elapsed()
+        slowdown = self._slowdown(lanes)
+        main = self.items * lanes["main"]
+        rest = {n: self.items * v for n, v in lanes.items() if n != "main"}
+        rows, left = [], total - main - slowdown
+        longest = max(rest, key=lambda n: rest[n], default=None)
+        if left < 0.0:  # interleaving hides part of the main lane behind another engine
+            main, left = main + left, 0.0
+        for term in self.terms:
+            lane = self.items * lanes[term.lane]
+            part = main if term.lane == "main" else left if term.lane == longest else 0.0
+            share = term.seconds * self.items / lane if lane else 0.0
+            rows.append(Exposure(term.name, term.resource, part * share, term.seconds * self.items, term.bound * self.items))
+        if slowdown:
+            rows.append(Exposure("overlap interference", "main", slowdown, 0.0))
+        return rows
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Terms that run beside ``window`` seconds counted elsewhere; only what sticks out is paid."""
+
+    window: Seconds
+    terms: tuple[Term, ...]
+    hidden_share: Scalar = 1.0
+
+    def _busy(self) -> Scalar:
+        return add_up([t.seconds for t in self.terms])
+
+    def elapsed(self) -> Seconds:
+        """What the window cannot hide [s]."""
+        return self._elapsed
+
+    @cached_property
+    def _elapsed(self) -> Seconds:
+        busy = self._busy()
+        return maximum(busy - self.window, (1.0 - self.hidden_share) * busy)
+
+    def exposed(self) -> list[Exposure]:
+        """The excess, in proportion."""
+        busy, out = self._busy(), self.elapsed()
+        share = out / busy if busy else 0.0
+        return [Exposure(t.name, t.resource, t.seconds * share, t.seconds, t.bound) for t in self.terms]

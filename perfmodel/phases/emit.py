@@ -1,0 +1,68 @@
+"""Operator calls to terms: the same for training and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from perfmodel.elementwise import Scalar, is_symbol
+from perfmodel.machine.build import Machine
+from perfmodel.machine.engine import Engine, KernelTime
+from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
+from perfmodel.operators.layers import Call
+from perfmodel.techniques.base import Term
+
+__all__ = ["call_terms", "resource_of"]
+
+
+def resource_of(kernel: KernelTime, engine: Engine) -> str:
+    """Resource that binds a kernel: its compute units, its memory, or its launch; the engine where it varies over a mesh."""
+    parts = (kernel.compute, kernel.memory, kernel.overhead)
+    if any(isinstance(p, np.ndarray) for p in parts) or is_symbol(*parts):
+        return engine.name
+    names = ("compute", engine.tier, "launch")
+    binding = max(zip(parts, names, strict=True))[1]
+    return binding if engine.name == "main" else f"{engine.name} {binding}"
+
+
+def call_terms(
+    calls: Iterable[Call],
+    slot: str,
+    machine: Machine,
+    *,
+    replayed: bool = False,
+    scale: Scalar = 1.0,
+    streams: Scalar = 1.0,
+    core_engine: str = "main",
+) -> list[Term]:
+    """Terms of operator calls on the engines that run them.
+
+    Parameters
+    ----------
+    calls : operators of an average layer.
+    slot : where they are paid.
+    replayed : recomputation repeats them.
+    scale : multiplies every time (e.g. both passes of a head).
+    streams : multiplies streaming operators: memory passes a framework makes beyond the fused minimum.
+    core_engine : engine of the attention core; another engine than ``main`` is a lane of its own.
+    """
+    terms = []
+    for call in calls:
+        core = call.component == "attention core" and call.work.operator == "decode_attention"
+        engine = machine.engine(core_engine if core else "main")
+        kernel = kernel_time(call.work, engine)
+        factor = call.share * scale * (streams if call.component == "elementwise" else 1.0)
+        terms.append(
+            Term(
+                name=call.name,
+                slot=slot,
+                resource=resource_of(kernel, engine),
+                seconds=kernel.seconds * factor,
+                lane="main" if engine.name == "main" else engine.name,
+                replayed=replayed,
+                bound=kernel_lower_bound(call.work, engine) * call.share * scale,
+                core=call.region == "attention core",
+            )
+        )
+    return terms

@@ -1,0 +1,288 @@
+"""One serving replica: a decode pass, a prefill pass, their steady state, and the memory ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from perfmodel.elementwise import Scalar, maximum, where
+from perfmodel.machine.build import Machine
+from perfmodel.network.topology import Dim, Network
+from perfmodel.operators.formats import storage
+from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
+from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
+from perfmodel.phases.emit import call_terms
+from perfmodel.phases.memo import Memo
+from perfmodel.phases.settle import declare, families_of, stage_layers
+from perfmodel.techniques.base import Line, Situation, Technique, Term
+from perfmodel.techniques.record import Layout
+from perfmodel.techniques.settled import Plan, Settled, split_by
+from perfmodel.units import Bytes, Seconds
+
+__all__ = ["Replica", "evaluate_serving", "weight_format"]
+
+SAMPLED_LOGIT_BYTES = 8.0
+"""Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
+UNQUANTISED = frozenset({"router", "head", "embedding", "norms"})
+"""Components that weight formats leave in 16 bits."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One evaluated replica; every number may be an array over the mesh.
+
+    Parameters
+    ----------
+    settled : record and derivations of the decode pass.
+    decode, prefill : composition of one decode pass, and of the prefill of one prompt.
+    tpot, ttft : in steady state with the batch full [s].
+    rate : requests per second of the replica.
+    devices : devices of the replica.
+    ledgers : memory lines of the first and the last stage.
+    ratios : demand / limit of every constraint.
+    """
+
+    settled: Settled
+    decode: Node
+    prefill: Node
+    pass_seconds: Seconds
+    tpot: Seconds
+    ttft: Seconds
+    rate: Scalar
+    devices: Scalar
+    ledgers: Mapping[str, tuple[Line, ...]]
+    ratios: Mapping[str, Scalar]
+
+
+def weight_format(situation: Situation, layout: Layout) -> str:
+    """Storage format of the weights: a technique's, else the checkpoint's where the engine can use it, else bf16."""
+    if layout.weights_format is not None:
+        return layout.weights_format
+    stored, main = situation.architecture.weight_format, situation.machine.main
+    packed = storage(stored).bytes < 1.0 and main.native("int4")
+    return stored if main.native(stored) or packed or storage(stored).bytes >= 2.0 else "bf16"
+
+
+def _sizes(
+    situation: Situation, dims: tuple[Dim, ...], layout: Layout, *, sequences: Scalar, queries: Scalar, context: Scalar,
+    decode: bool,
+) -> Sizes:  # fmt: skip
+    """Sizes of one pass on one rank, in the formats of the checkpoint or of a technique."""
+    name = weight_format(situation, layout)
+    main, workload = situation.machine.main, situation.workload
+    compute = next((f for f in storage(name).compute if f in main.matrix), "bf16")
+    kept = frozenset(situation.architecture.unquantised) if layout.weights_format is None else frozenset()
+    return Sizes(
+        sequences=sequences,
+        queries=queries,
+        context=context,
+        weight_split=split_by(dims, "weights"),
+        expert_split=split_by(dims, "experts"),
+        weight_bytes=storage(name).bytes if layout.weights_bytes is None else layout.weights_bytes,
+        kv_bytes=storage(workload.kv_format).bytes if layout.kv_bytes is None else layout.kv_bytes,
+        unquantised=UNQUANTISED | kept,
+        format=compute,
+        decode=decode,
+    )
+
+
+def _settle(
+    situation: Situation,
+    network: Network,
+    framework: Mapping[str, float],
+    dims: tuple[Dim, ...],
+    layout: Layout,
+    sizes: Sizes,
+    batch: Scalar,
+) -> Settled:
+    """Everything a technique may read of one pass."""
+    architecture, workload = situation.architecture, situation.workload
+    stages = split_by(dims, "layers")
+    counts = layer_parameters(architecture)
+    families, embedding, head = families_of(architecture, counts, dims, network, stages)
+    first, last = stage_layers(architecture.layers, stages)
+    context = float(workload.prompt + workload.output)
+    kv_split = split_by(dims, "kv")
+    return Settled(
+        situation=situation,
+        network=network,
+        layout=layout,
+        dims=dims,
+        sizes=sizes,
+        counts=counts,
+        families=families,
+        layers=architecture.layers,
+        stages=stages,
+        first_layers=first,
+        last_layers=last,
+        micro_batches=stages,
+        weights_bytes=sizes.weight_bytes,
+        gradients_bytes=0.0,
+        optimizer_bytes=0.0,
+        weights_wire=sizes.weight_bytes,
+        gradients_wire=0.0,
+        boundary_bytes=sizes.tokens * architecture.hidden * sizes.element_bytes,
+        slots=(("layer", 1.0),),
+        framework=framework,
+        batch=batch,
+        context=context,
+        cache_per_sequence=cache_bytes(architecture, context, kv_split=kv_split, kv_bytes=sizes.kv_bytes),
+        embedding=embedding,
+        head=head,
+    )
+
+
+def _pass_terms(s: Settled, machine: Machine, framework: Mapping[str, float]) -> list[Term]:
+    """Terms of the model in one pass."""
+    calls = layer_calls(s.architecture, s.sizes)
+    head = head_calls(s.architecture, s.sizes, rows=s.sizes.sequences, logit_bytes=SAMPLED_LOGIT_BYTES)
+    terms = call_terms(calls, "layer", machine, core_engine=s.layout.attention_engine)
+    terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine)
+    terms += call_terms(head, "head", machine)
+    operations = sum(c.share for c in calls if c.component != "elementwise") + 2.0
+    launch = framework.get("launch_per_operation", 0.0) * operations
+    terms.append(Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True))
+    return terms
+
+
+def _tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool) -> Node:
+    """A pass through all stages: for a batch cut into one part per stage, or one prompt's latency."""
+    by_slot: dict[str, list[Term]] = {}
+    for term in terms:
+        by_slot.setdefault(term.slot, []).append(term)
+
+    def slot(name: str, items: Scalar = 1.0) -> Slot:
+        return Slot(tuple(by_slot.get(name, ())), items=items)
+
+    layer = slot("layer", s.layout.sub_batches if s.sizes.decode else 1.0)
+    embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
+    if latency:
+        hops = Times(where(s.stages > 1.0, s.stages, 0.0), boundary)
+        return Serial((Times(float(s.layers), layer), embed, head, hops))
+    single = where(s.stages > 1.0, 0.0, 1.0)
+    first = Serial((Times(s.first_layers, layer), embed, Times(single, head)))
+    last = Serial((Times(where(s.stages > 1.0, s.last_layers, 0.0), layer), Times(1.0 - single, head)))
+    around = Times(s.stages, Serial((Longest((first, last)), boundary)))
+    return Serial((around, Slot((Term("host per pass", "host", "host cpu", host),))))
+
+
+def _component_bytes(sizes: Sizes, counts: ParameterCounts) -> dict[str, Scalar]:
+    """Stored bytes per weight of every component."""
+    names = {*counts.split, *counts.whole, "experts"}
+    return {name: sizes.plain_bytes if name in sizes.unquantised else sizes.weight_bytes for name in names}
+
+
+def _weight_bytes(s: Settled, *, first: bool) -> Bytes:
+    """Stored weights of one stage on one rank; embedding and head keep 16 bits [B]."""
+    per_layer = s.counts.stored(s.sizes.weight_split, s.sizes.expert_split, _component_bytes(s.sizes, s.counts))
+    tied = s.architecture.tied
+    head = where(s.stages > 1.0, 0.0, 0.0 if tied else s.head) if first else s.head
+    embedding = s.embedding if first else where(s.stages > 1.0, 0.0, s.embedding)
+    head = head if first else where(s.stages > 1.0, head, 0.0 if tied else head)
+    return (s.first_layers if first else s.last_layers) * per_layer + (embedding + head) * s.sizes.plain_bytes
+
+
+def _ledger(
+    s: Settled, machine: Machine, extra: Sequence[Line], framework: Mapping[str, float], per_rank: Scalar, *, first: bool
+) -> tuple[Line, ...]:
+    main = machine.main
+    layers = s.first_layers if first else s.last_layers
+    engine = machine.engine(s.layout.attention_engine)
+    unusable = (1.0 - framework.get("memory_utilisation", 1.0)) * main.capacity
+    return (
+        Line("weights", main.tier, _weight_bytes(s, first=first)),
+        Line("KV cache", engine.tier, per_rank * layers * s.cache_per_sequence),
+        *extra,
+        Line("runtime", main.tier, framework.get("runtime_memory", 0.0)),
+        Line("left free", main.tier, unusable),
+    )
+
+
+def evaluate_serving(
+    x: Plan,
+    techniques: Sequence[Technique],
+    situation: Situation,
+    machine: Machine,
+    network: Network,
+    framework: Mapping[str, float],
+    memo: Memo[list[Term]] | None = None,
+) -> Replica:
+    """Evaluate one replica plan, or a whole mesh of plans at once.
+
+    The batch ``x.batch`` is that of the whole replica. Every other request's prefill stalls a request once per lifetime:
+
+    .. math:: TPOT = T_{decode} + \\frac{B - 1}{n_{out}} P,\\qquad TTFT = t_0 + \\tfrac12 T_{decode} + P
+
+    and the closed loop holds ``B`` requests: :math:`X = B / (TTFT + (n_{out} - 1)\\,TPOT)`.
+    """
+    memo = memo or Memo()
+    workload = situation.workload
+    dims, layout, legal = declare(techniques, x, situation)
+    per_rank = x.batch / split_by(dims, "batch")
+    stages = split_by(dims, "layers")
+    parts = stages * layout.sub_batches
+    decode_context = workload.prompt + workload.output / 2.0
+    fresh = float(workload.prompt - workload.shared_prefix)
+    passes = {}
+    ratios: dict[str, Scalar] = dict(legal)
+    lines: list[Line] = []
+    for name, sequences, queries, context in (
+        ("decode", per_rank / parts, layout.verify_tokens, decode_context),
+        ("prefill", 1.0, fresh, float(workload.prompt)),
+    ):
+        decode = name == "decode"
+        sizes = _sizes(situation, dims, layout, sequences=sequences, queries=queries, context=context, decode=decode)
+        s = _settle(situation, network, framework, dims, layout, sizes, per_rank)
+        terms = list(memo.get((name, layout.attention_engine, sizes), lambda s=s: _pass_terms(s, machine, framework)))
+        for technique in techniques:
+            terms += technique.terms(x, s, machine, network)
+            if decode:
+                lines += technique.memory(x, s, machine)
+                for key, ratio in technique.legal(x, s, situation).items():
+                    ratios[key] = maximum(ratios[key], ratio) if key in ratios else ratio
+        passes[name] = (s, terms)
+    return _steady(x, passes, machine, framework, per_rank, lines, ratios)
+
+
+def _steady(
+    x: Plan,
+    passes: Mapping[str, tuple[Settled, list[Term]]],
+    machine: Machine,
+    framework: Mapping[str, float],
+    per_rank: Scalar,
+    lines: Sequence[Line],
+    ratios: dict[str, Scalar],
+) -> Replica:
+    """Closed loop of decode passes stalled by prefills; memory and latency as ratios of their limits."""
+    s, decode_terms = passes["decode"]
+    workload, layout = s.situation.workload, s.layout
+    host = framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * per_rank
+    decode = _tree(s, decode_terms, host, latency=False)
+    prefill = _tree(passes["prefill"][0], passes["prefill"][1], 0.0, latency=True)
+    pass_seconds = decode.elapsed()
+    first_token = prefill.elapsed()
+    stall = first_token / s.stages + framework.get("request_overhead", 0.0)
+    tpot = pass_seconds / layout.tokens_per_pass + maximum(per_rank - 1.0, 0.0) / workload.output * stall
+    ttft = framework.get("request_overhead", 0.0) + 0.5 * pass_seconds + first_token
+    duration = ttft + (workload.output - 1.0) * tpot
+    ledgers = {
+        "first": _ledger(s, machine, lines, framework, per_rank, first=True),
+        "last": _ledger(s, machine, lines, framework, per_rank, first=False),
+    }
+    for ledger in ledgers.values():
+        for tier in dict.fromkeys(line.tier for line in ledger):
+            demand = add_up([line.bytes for line in ledger if line.tier == tier]) / machine.tiers[tier]
+            name = f"{tier} memory"
+            ratios[name] = maximum(ratios[name], demand) if name in ratios else demand
+    ratios["batch"] = maximum(1.0 / per_rank, s.stages * layout.sub_batches / per_rank)
+    slo = workload.slo
+    limits = (("TTFT", slo.ttft, ttft), ("TPOT", slo.tpot, tpot), ("end-to-end", slo.e2e, duration))
+    for name, limit, value in limits:
+        if limit is not None:
+            ratios[name] = value / limit
+    devices: Scalar = 1.0
+    for dim in s.dims:
+        devices = devices * dim.degree
+    ratios["device count"] = devices / s.situation.devices
+    return Replica(s, decode, prefill, pass_seconds, tpot, ttft, x.batch / duration, devices, ledgers, ratios)

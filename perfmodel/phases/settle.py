@@ -1,0 +1,71 @@
+"""Settling: what the techniques of a plan declare becomes dims, record and parameter families, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from perfmodel.elementwise import Scalar, ceil, floor, maximum, where
+from perfmodel.network.topology import Dim, Network, merge
+from perfmodel.operators.state import ParameterCounts
+from perfmodel.specs.architecture import Architecture
+from perfmodel.techniques.base import Situation, Technique
+from perfmodel.techniques.record import Layout, merge_layouts
+from perfmodel.techniques.settled import Family, Plan, split_by
+
+__all__ = ["declare", "families_of", "stage_layers"]
+
+DATA_NEAR = 3.0
+"""Placement of the data dimension: outside tensor, context and expert ranks, inside pipeline stages."""
+
+
+def declare(
+    techniques: Iterable[Technique], x: Plan, situation: Situation, *, devices: Scalar | None = None
+) -> tuple[tuple[Dim, ...], Layout, dict[str, Scalar]]:
+    """Collect dims and layout of every active technique; the remaining of ``devices`` become the data dimension.
+
+    Returns the dims, the merged record and the legality of the device count.
+
+    Raises
+    ------
+    Conflict
+        If two techniques claim the same owned field.
+    """
+    techniques = tuple(techniques)
+    dims = tuple(dim for t in techniques for dim in t.dims(x))
+    layout = merge_layouts((t.name, t.layout(x, situation)) for t in techniques)
+    if devices is None:
+        return dims, layout, {}
+    taken: Scalar = 1.0
+    for dim in dims:
+        taken = taken * dim.degree
+    remaining = devices / taken
+    data = Dim("data", maximum(floor(remaining), 1.0), frozenset({"batch"}), DATA_NEAR)
+    legal = {"device count": maximum(ceil(remaining) / remaining, 1.0 / remaining)}
+    return (*dims, data), layout, legal
+
+
+def stage_layers(layers: int, stages: Scalar) -> tuple[Scalar, Scalar]:
+    """Layers of the first (heaviest) and of the last (lightest) of ``stages`` stages."""
+    return ceil(layers / stages), maximum(floor(layers / stages), 1.0)
+
+
+def families_of(
+    architecture: Architecture, counts: ParameterCounts, dims: tuple[Dim, ...], network: Network, stages: Scalar
+) -> tuple[tuple[Family, ...], Scalar, Scalar]:
+    """Parameters by replica group, and those of the embedding and of the head on one rank."""
+    split = split_by(dims, "weights")
+    experts_split = split * split_by(dims, "experts")
+    first, last = stage_layers(architecture.layers, stages)
+    embedding = architecture.embedding_parameters / split + float(architecture.extra)
+    head = (architecture.head_parameters or architecture.embedding_parameters) / split
+    dense = counts.dense(split)
+    single = architecture.head_parameters / split  # a tied table is stored once on a single stage
+    last_extra = where(stages > 1.0, head, single + embedding)
+    families = [
+        Family("dense", dense, first * dense + embedding + where(stages > 1.0, 0.0, single), last * dense + last_extra,
+               merge(network, dims, "weights"))
+    ]  # fmt: skip
+    if counts.experts:
+        per_layer = counts.experts / experts_split
+        families.append(Family("experts", per_layer, first * per_layer, last * per_layer, merge(network, dims, "experts")))
+    return tuple(families), embedding, head

@@ -1,0 +1,317 @@
+"""One training step: settle, emit, compose, and the memory ledger of the first and the last pipeline stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
+from perfmodel.machine.build import Machine
+from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
+from perfmodel.network.topology import Network
+from perfmodel.operators.layers import Call, Sizes, backward_of, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.state import activations_kept, layer_parameters
+from perfmodel.operators.streaming import optimizer_update
+from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times, add_up
+from perfmodel.phases.emit import call_terms
+from perfmodel.phases.memo import Memo
+from perfmodel.phases.settle import declare, families_of, stage_layers
+from perfmodel.techniques.base import Line, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled, family_sum, split_by
+from perfmodel.units import Seconds
+
+__all__ = ["Step", "evaluate_training", "settle_training", "step_tree"]
+
+HIDDEN_SYNC = 0.9
+"""Share of the last backward pass beside which gradients can travel (the first bucket must fill first); assumed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluated training step; every number may be an array over the mesh.
+
+    Parameters
+    ----------
+    settled : the record and its derivations.
+    tree : composition of the terms.
+    seconds : elapsed time of the step [s].
+    ledgers : memory lines by stage, ``first`` and ``last``.
+    ratios : demand / limit of every constraint; legal up to 1.
+    """
+
+    settled: Settled
+    tree: Node
+    seconds: Seconds
+    ledgers: Mapping[str, tuple[Line, ...]]
+    ratios: Mapping[str, Scalar]
+    busy: Seconds = 0.0
+    """Time in which the busiest stage works [s]."""
+    terms: tuple[Term, ...] = field(repr=False, default=())
+
+
+def settle_training(
+    x: Plan,
+    techniques: Sequence[Technique],
+    situation: Situation,
+    network: Network,
+    framework: Mapping[str, float],
+) -> tuple[Settled, dict[str, Scalar]]:
+    """Derive groups, sizes and bytes of a training plan, and the legality of its shape."""
+    workload, architecture = situation.workload, situation.architecture
+    dims, layout, legal = declare(techniques, x, situation, devices=x.devices)
+    stages = split_by(dims, "layers")
+    counts = layer_parameters(architecture)
+    families, embedding, head = families_of(architecture, counts, dims, network, stages)
+    first, last = stage_layers(architecture.layers, stages)
+    split, tokens = split_by(dims, "weights"), split_by(dims, "tokens")
+    sequence_split = split_by(dims, "sequence")
+    sizes = Sizes(
+        sequences=x.micro_batch,
+        queries=workload.sequence / tokens,
+        context=workload.sequence,
+        context_split=tokens,
+        weight_split=split,
+        sequence_split=sequence_split,
+        expert_split=split_by(dims, "experts"),
+        format=workload.recipe.compute,
+        plain_format="bf16",
+        materialise=not workload.fused_attention,
+    )
+    recipe = workload.recipe
+    stored = recipe.weights if layout.weights_bytes is None else layout.weights_bytes
+    settled = Settled(
+        situation=situation,
+        network=network,
+        layout=layout,
+        dims=dims,
+        sizes=sizes,
+        counts=counts,
+        families=families,
+        layers=architecture.layers,
+        stages=stages,
+        first_layers=first,
+        last_layers=last,
+        micro_batches=workload.global_batch / workload.sequence / (split_by(dims, "batch") * x.micro_batch),
+        weights_bytes=stored,
+        gradients_bytes=recipe.gradients,
+        optimizer_bytes=recipe.optimizer_bytes,
+        weights_wire=stored if layout.weights_wire is None else layout.weights_wire,
+        gradients_wire=recipe.gradients if layout.gradients_wire is None else layout.gradients_wire,
+        boundary_bytes=sizes.tokens * architecture.hidden * sizes.element_bytes / sequence_split,
+        slots=(("layer_forward", 1.0), ("layer_backward", 1.0)),
+        kept=activations_kept(
+            architecture,
+            weight_split=split,
+            sequence_split=sequence_split,
+            context=workload.sequence,
+            materialise=sizes.materialise,
+        ),
+        framework=framework,
+        embedding=embedding,
+        head=head,
+    )
+    return settled, legal
+
+
+def _operator_terms(s: Settled, machine: Machine) -> list[Term]:
+    """Terms of the model itself: a layer forward and backward, embedding, head. Depends on nothing but sizes."""
+    architecture, framework = s.architecture, s.framework or {}
+    streams = framework.get("elementwise_scale", 1.0)
+    forward = layer_calls(architecture, s.sizes)
+    backward = [b for call in forward for b in backward_of(call)]
+    rows = s.sizes.tokens
+    head = head_calls(architecture, s.sizes, rows=rows, logit_bytes=framework.get("logit_bytes", 10.0))
+    ends = {"embed": embedding_calls(architecture, s.sizes), "head": head}
+    terms = call_terms(forward, "layer_forward", machine, replayed=True, streams=streams)
+    terms += call_terms(backward, "layer_backward", machine, streams=streams)
+    launch = framework.get("launch_per_layer", 0.0)
+    for slot, _ in s.slots:
+        terms.append(Term("host launch", slot, "host cpu", launch, "launch", prefetch=True, replayed=True))
+    for slot, calls in ends.items():
+        both: list[Call] = [*calls, *(b for call in calls if call.work.operator == "gemm" for b in backward_of(call))]
+        terms += call_terms(both, slot, machine)
+    return terms
+
+
+def _update_terms(s: Settled, machine: Machine) -> list[Term]:
+    """The optimizer step on the device's own share of the state."""
+    owned = family_sum(s.families, lambda f: f.heaviest / f.shards(s.layout.optimizer_shards))
+    own = (1.0 - s.layout.optimizer_off) * owned
+    traffic = 2.0 * s.optimizer_bytes + s.gradients_bytes + s.weights_bytes
+    work = optimizer_update(own, bytes_per_parameter=traffic)
+    seconds = kernel_time(work, machine.main).seconds
+    bound = kernel_lower_bound(work, machine.main)
+    return [Term("optimizer", "update", machine.main.tier, seconds, bound=bound)]
+
+
+def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
+    """Forward terms that recomputation repeats in the backward pass."""
+    replay, core = s.layout.replay, maximum(s.layout.replay, s.layout.replay_core * float(s.sizes.materialise))
+    return [
+        t._replace(
+            name=t.name if t.lane != "main" else "recompute",
+            slot="layer_backward",
+            seconds=t.seconds * (core if t.core else replay),
+            bound=0.0,
+        )
+        for t in terms
+        if t.slot == "layer_forward" and t.replayed
+    ]
+
+
+def one_forward_one_backward(stage: Seconds, every_stage: Seconds, s: Settled) -> Seconds:
+    """Idle time of 1F1B and its interleaved form: the other stages' share of one micro-batch, over the chunks per stage.
+
+    Exact for 1F1B with equal stages: ``(p - 1)`` forward and backward passes of one stage.
+
+    References
+    ----------
+    .. [1] D. Narayanan et al., arXiv:2104.04473, section 2.2.
+    """
+    return maximum(every_stage - stage, 0.0) / s.layout.virtual_stages
+
+
+def step_tree(s: Settled, terms: Sequence[Term]) -> tuple[Node, Seconds]:
+    """Composition of one step (layers in stages, stages in a pipeline, what comes once) and its busy time."""
+    framework = s.framework or {}
+    by_slot: dict[str, list[Term]] = {}
+    for term in terms:
+        by_slot.setdefault(term.slot, []).append(term)
+
+    def slot(name: str) -> Slot:
+        return Slot(tuple(by_slot.get(name, ())), interference=framework.get("overlap_interference", 0.0))
+
+    layer = Serial((slot("layer_forward"), slot("layer_backward")))
+    embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
+    heavy = Times(s.first_layers, layer)
+    light = Times(where(s.stages > 1.0, s.last_layers, 0.0), layer)
+    single = where(s.stages > 1.0, 0.0, 1.0)
+    first = Serial((heavy, embed, Times(single, head)))
+    last = Serial((light, Times(where(s.stages > 1.0, 1.0, 0.0), head)))
+    busiest = Serial((Longest((first, last)), boundary))
+    every = s.layers * layer.elapsed() + embed.elapsed() + head.elapsed() + s.stages * boundary.elapsed()
+    schedule = s.layout.schedule or one_forward_one_backward
+    bubble = Idle("pipeline bubble", where(s.stages > 1.0, schedule(busiest.elapsed(), every, s), 0.0))
+    window = HIDDEN_SYNC * s.first_layers * slot("layer_backward").elapsed()
+    hidden = 1.0 - framework.get("gradient_exposed", 0.0)
+    parts: list[Node] = [
+        Times(s.micro_batches, busiest),
+        bubble,
+        Beside(window, tuple(by_slot.get("sync", ())), hidden),
+        slot("update"),
+        slot("tail"),
+        Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches),
+    ]
+    step = Serial(tuple(parts))
+    busy = s.micro_batches * busiest.elapsed()
+    outer = tuple(_outer(t, step) for t in by_slot.get("outer", ()))
+    return (Serial((*parts, *outer)) if outer else step), busy
+
+
+def _outer(term: Term, step: Node) -> Node:
+    """A term paid every H steps, hidden behind a window of steps."""
+    return Times(1.0 / term.every, Beside(term.window * step.elapsed(), (term,)))
+
+
+def in_flight(s: Settled) -> tuple[Scalar, Scalar]:
+    """Micro-batches whose activations the first and the last stage hold, in units of a whole stage.
+
+    1F1B holds ``p - i`` on stage i; interleaving over v chunks holds ``(2(p - i - 1) + (v - 1)p + 1) / v``.
+    """
+    p, v = s.stages, s.layout.virtual_stages
+    first = where(v > 1.0, (2.0 * (p - 1.0) + (v - 1.0) * p + 1.0) / v, p)
+    last = where(v > 1.0, ((v - 1.0) * p + 1.0) / v, 1.0)
+    most = maximum(s.micro_batches, 1.0)
+    return minimum(first, most), minimum(last, most)
+
+
+def _ledger(
+    s: Settled, machine: Machine, extra: Sequence[Line], *, first: bool, framework: Mapping[str, float]
+) -> tuple[Line, ...]:
+    """Memory of one stage, line by line [B per device]."""
+    tier, layout = machine.main.tier, s.layout
+
+    def states(shards: Scalar, width: Scalar) -> Scalar:
+        return family_sum(s.families, lambda f: (f.first if first else f.last) / f.shards(shards) * width)
+
+    layers = s.first_layers if first else s.last_layers
+    held = in_flight(s)[0 if first else 1]
+    per_token = 0.0
+    if s.kept is not None:
+        per_token = s.kept.boundary + layout.kept * s.kept.inner + layout.kept_scores * s.kept.scores
+    activations = held * layers * s.sizes.tokens * per_token
+    with_head = where(s.stages > 1.0, 0.0, 1.0) if first else 1.0
+    logits = framework.get("logit_bytes", 10.0) * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
+    lines = [
+        Line("weights", tier, states(layout.weights_shards, s.weights_bytes)),
+        Line("gradients", tier, states(layout.gradients_shards, s.gradients_bytes)),
+        Line("optimizer", tier, states(layout.optimizer_shards, s.optimizer_bytes) * (1.0 - layout.optimizer_off)),
+        Line("activations", tier, activations),
+        Line("logits", tier, logits),
+        *extra,
+        Line("fragmentation", tier, framework.get("fragmentation", 0.0) * machine.main.capacity),
+        Line("runtime", tier, framework.get("runtime_memory", 0.0)),
+    ]
+    return tuple(lines)
+
+
+def _memory_ratios(ledgers: Mapping[str, Sequence[Line]], machine: Machine) -> dict[str, Scalar]:
+    """Demand / capacity of every tier, the fuller stage deciding."""
+    ratios: dict[str, Scalar] = {}
+    for lines in ledgers.values():
+        for tier in dict.fromkeys(line.tier for line in lines):
+            demand = add_up([line.bytes for line in lines if line.tier == tier]) / machine.tiers.get(tier, 1.0)
+            name = f"{tier} memory" if tier != "host" else "host memory"
+            ratios[name] = maximum(ratios[name], demand) if name in ratios else demand
+    return ratios
+
+
+def evaluate_training(
+    x: Plan,
+    techniques: Sequence[Technique],
+    situation: Situation,
+    machine: Machine,
+    network: Network,
+    framework: Mapping[str, float],
+    memo: Memo[list[Term]] | None = None,
+) -> Step:
+    """Evaluate one plan, or a whole mesh of plans at once.
+
+    Parameters
+    ----------
+    x : plan columns; numbers, or arrays that broadcast against each other.
+    techniques : the active ones.
+    situation, machine, network : what the plan runs on.
+    framework : behaviour constants of the training software, in base units.
+    memo : remembers operator terms between slabs that share sizes.
+    """
+    settled, legal = settle_training(x, techniques, situation, network, framework)
+    operators = (memo or Memo()).get(settled.sizes, lambda: _operator_terms(settled, machine))
+    technique_terms: list[Term] = []
+    lines: list[Line] = []
+    ratios: dict[str, Scalar] = dict(legal)
+    for technique in techniques:
+        technique_terms += technique.terms(x, settled, machine, network)
+        lines += technique.memory(x, settled, machine)
+        for name, ratio in technique.legal(x, settled, situation).items():
+            ratios[name] = maximum(ratios[name], ratio) if name in ratios else ratio
+    terms = [*operators, *technique_terms, *_update_terms(settled, machine)]
+    terms += _replays(settled, terms)
+    tree, busy = step_tree(settled, terms)
+    ledgers = {
+        "first": _ledger(settled, machine, lines, first=True, framework=framework),
+        "last": _ledger(settled, machine, lines, first=False, framework=framework),
+    }
+    ratios.update(_memory_ratios(ledgers, machine))
+    return Step(settled, tree, tree.elapsed(), ledgers, ratios, busy, tuple(terms))
+
+
+def describe_columns(x: Plan) -> dict[str, Any]:
+    """Plan columns as a plain mapping."""
+    return dict(vars(x))
+
+
+def micro_batch_count(s: Settled) -> Scalar:
+    """Micro-batches per step, rounded up."""
+    return ceil(s.micro_batches)

@@ -1,0 +1,144 @@
+"""The two planning problems: a training run, and a serving deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perfmodel.elementwise import Scalar, ceil, maximum, minimum
+from perfmodel.machine.build import Machine
+from perfmodel.network.topology import Network
+from perfmodel.phases.memo import Memo
+from perfmodel.phases.serving import Replica, evaluate_serving
+from perfmodel.phases.training import Step, evaluate_training
+from perfmodel.solver.search import Judged
+from perfmodel.techniques.base import Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
+
+__all__ = ["OBJECTIVES", "ServingProblem", "TrainingProblem", "energy_per_second", "is_budget"]
+
+OBJECTIVES = ("time", "throughput", "cost", "energy")
+"""What a search may minimise: time, device time, money, energy."""
+
+
+def is_budget(name: str) -> bool:
+    """Whether a constraint is spent (memory, latency, quality, load) rather than a matter of form."""
+    return name.endswith("memory") or name in ("TTFT", "TPOT", "end-to-end", "quality", "rate")
+
+
+def energy_per_second(machine: Machine, busy: Scalar) -> Scalar:
+    """Power of one device with its share of the node, ``busy`` of the time at its limit, else idle [W]."""
+    main = machine.main
+    return machine.pue * (main.idle_power + (main.power - main.idle_power) * busy + machine.node_power)
+
+
+def _quality(settled: Settled, budget: float | None, excused: frozenset[str]) -> Mapping[str, Scalar]:
+    """Quality spent over the budget; unknown (NaN) is over any budget unless the technique was asked for by name."""
+    loss = settled.layout.quality_loss
+    if isinstance(loss, (int, float)) and loss == 0.0:
+        return {}
+    if budget is None:
+        budget = 0.0
+    if excused:
+        loss = np.nan_to_num(loss, nan=0.0) if isinstance(loss, np.ndarray) else (0.0 if loss != loss else loss)
+    if budget == 0.0 and excused:
+        return {}
+    return {"quality": loss / max(budget, 1e-12)}
+
+
+@dataclass
+class TrainingProblem:
+    """Judge training plans.
+
+    Parameters
+    ----------
+    techniques, situation, machine, network, framework : as in :func:`perfmodel.phases.training.evaluate_training`.
+    objective : one of :data:`OBJECTIVES`.
+    quality_budget : largest published loss that a plan may spend, ``None`` for none.
+    excused : techniques asked for by name, whose unknown quality the user accepts.
+    """
+
+    techniques: Sequence[Technique]
+    situation: Situation
+    machine: Machine
+    network: Network
+    framework: Mapping[str, float]
+    objective: str = "time"
+    quality_budget: float | None = None
+    excused: frozenset[str] = frozenset()
+    memo: Memo[list[Term]] = field(default_factory=Memo)
+
+    def evaluate(self, x: Plan) -> Step:
+        """Full evaluation of one plan or a block."""
+        return evaluate_training(
+            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo
+        )
+
+    def judge(self, x: Plan) -> Judged:
+        """Score, device count and constraints of a block."""
+        step = self.evaluate(x)
+        ratios = {**step.ratios, **_quality(step.settled, self.quality_budget, self.excused)}
+        budget = {n: r for n, r in ratios.items() if is_budget(n)}
+        shape = {n: r for n, r in ratios.items() if not is_budget(n)}
+        return Judged(self._score(step, x), x.devices, step.seconds, shape, budget)
+
+    def _score(self, step: Step, x: Plan) -> Scalar:
+        if self.objective == "time":
+            return step.seconds
+        if self.objective == "energy":
+            busy = minimum(step.busy / step.seconds, 1.0)
+            return x.devices * step.seconds * energy_per_second(self.machine, busy)
+        return x.devices * step.seconds
+
+
+@dataclass
+class ServingProblem:
+    """Judge serving replicas: how many devices, at which latency, for which rate."""
+
+    techniques: Sequence[Technique]
+    situation: Situation
+    machine: Machine
+    network: Network
+    framework: Mapping[str, float]
+    objective: str = "throughput"
+    quality_budget: float | None = None
+    excused: frozenset[str] = frozenset()
+    memo: Memo[list[Term]] = field(default_factory=Memo)
+
+    def evaluate(self, x: Plan) -> Replica:
+        """Full evaluation of one replica plan or a block."""
+        return evaluate_serving(
+            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo
+        )
+
+    def replicas(self, replica: Replica) -> Scalar:
+        """Replicas that carry the wanted rate; one where no rate is wanted."""
+        rate = self.situation.workload.rate
+        return 1.0 if rate is None else ceil(rate / replica.rate)
+
+    def judge(self, x: Plan) -> Judged:
+        """Score, device count and constraints of a block."""
+        replica = self.evaluate(x)
+        replicas = self.replicas(replica)
+        devices = replicas * replica.devices
+        ratios = {**replica.ratios, **_quality(replica.settled, self.quality_budget, self.excused)}
+        ratios["device count"] = maximum(ratios["device count"], devices / self.situation.devices)
+        budget = {n: r for n, r in ratios.items() if is_budget(n)}
+        shape = {n: r for n, r in ratios.items() if not is_budget(n)}
+        concurrency = self.situation.workload.concurrency
+        if concurrency is not None:
+            shape["concurrency"] = x.batch * replicas / concurrency
+        return Judged(self._score(replica, devices, x), replica.devices, replica.tpot, shape, budget)
+
+    def _score(self, replica: Replica, devices: Scalar, x: Plan) -> Scalar:
+        if self.objective == "time":
+            return replica.ttft + (self.situation.workload.output - 1.0) * replica.tpot
+        wanted = self.situation.workload.rate
+        served = replica.rate if wanted is None else wanted
+        per_request = devices / served
+        if self.objective == "energy":
+            busy = minimum(replica.rate * replica.pass_seconds * self.situation.workload.output / x.batch, 1.0)
+            return per_request * energy_per_second(self.machine, busy)
+        return per_request * (1.0 + 1e-6 * replica.tpot)

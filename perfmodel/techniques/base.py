@@ -1,0 +1,142 @@
+"""What a technique is: axes, dims, declared changes, terms, ledger lines, legality. One file each.
+
+A technique never reads another's columns: it reads its own from the plan ``x`` and everything shared from the settled record ``s``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from perfmodel.elementwise import Scalar
+from perfmodel.network.topology import Dim
+from perfmodel.units import Bytes, Seconds
+
+if TYPE_CHECKING:
+    from perfmodel.machine.build import Machine
+    from perfmodel.specs.architecture import Architecture
+
+__all__ = ["Axis", "Line", "Situation", "Technique", "Term"]
+
+
+class Term(NamedTuple):
+    """One named time on one resource.
+
+    Parameters
+    ----------
+    name : what bars and tables call it.
+    slot : how often it is paid: layer_forward, layer_backward, boundary, embed, head, sync, update, tail, outer; serving: layer, head,
+        host, handover.
+    resource : what it keeps busy: matrix, memory, an engine, a network level kind, host, idle.
+    seconds : per payment [s].
+    lane : terms of one lane follow each other; lanes run side by side. ``main`` is the engine's own stream.
+    prefetch : needs nothing this slot computes, so it may run ahead.
+    replayed : recomputation repeats it.
+    every, window : paid once per ``every`` steps, hidden behind ``window`` of them (outer slot).
+    bound : seconds below which no implementation gets [s].
+    """
+
+    name: str
+    slot: str
+    resource: str
+    seconds: Seconds
+    lane: str = "main"
+    prefetch: bool = False
+    replayed: bool = False
+    every: Scalar = 1.0
+    window: Scalar = 0.0
+    bound: Seconds = 0.0
+    core: bool = False
+    """Part of the attention core, which selective recomputation replays on its own."""
+
+
+class Line(NamedTuple):
+    """One line of the memory ledger: bytes per device in a tier."""
+
+    name: str
+    tier: str
+    bytes: Bytes
+
+
+class Axis(NamedTuple):
+    """One searched dimension of the plan space.
+
+    ``columns`` are set together from each entry of ``values`` (a joint axis declares legal tuples of its own columns). Columns of a
+    ``structural`` axis are Python values that select code paths; each of its values is searched as a slab of its own.
+    """
+
+    columns: tuple[str, ...]
+    values: tuple[tuple[Any, ...], ...]
+    structural: bool = False
+    left_out: int = 0
+    """Tuples of the full product that the technique knows to be illegal or redundant."""
+
+    @classmethod
+    def of(cls, column: str, values: Sequence[Any], *, structural: bool = False) -> Axis:
+        """Axis of one column."""
+        return cls((column,), tuple((v,) for v in values), structural)
+
+
+class Situation(NamedTuple):
+    """What a technique may look at when it proposes axes: never a plan.
+
+    Parameters
+    ----------
+    phase : ``training`` or ``serving``.
+    architecture : the model.
+    machine : the machine.
+    workload : the workload specification.
+    devices : largest number of devices considered.
+    """
+
+    phase: str
+    architecture: Architecture
+    machine: Machine
+    workload: Any
+    devices: int
+
+
+def _no_axes(situation: Situation) -> tuple[Axis, ...]:
+    del situation
+    return ()
+
+
+def _nothing(*_: Any) -> Any:
+    return ()
+
+
+def _no_changes(*_: Any) -> Mapping[str, Any]:
+    return {}
+
+
+class Technique(NamedTuple):
+    """One technique. Every function is pure and accepts numbers, arrays or symbols.
+
+    Parameters
+    ----------
+    name : what users write.
+    summary : one line.
+    source : where it was published.
+    phases : ``training``, ``serving`` or both.
+    axes : situation -> searched axes; the first value of each column is neutral (the technique switched off).
+    neutral : column -> value that makes the technique vanish.
+    dims : plan -> rank dimensions it adds.
+    layout : plan, situation -> changes to the record.
+    terms : plan, settled, machine, network -> terms.
+    memory : plan, settled, machine -> ledger lines.
+    legal : plan, settled, situation -> constraint name -> demand / limit; legal up to 1.
+    opt_in : it changes the numerics or the quality: searched only with a quality budget or by name.
+    """
+
+    name: str
+    summary: str
+    source: str
+    phases: frozenset[str]
+    neutral: Mapping[str, Any]
+    axes: Callable[[Situation], tuple[Axis, ...]] = _no_axes
+    dims: Callable[..., Sequence[Dim]] = _nothing
+    layout: Callable[..., Mapping[str, Any]] = _no_changes
+    terms: Callable[..., Sequence[Term]] = _nothing
+    memory: Callable[..., Sequence[Line]] = _nothing
+    legal: Callable[..., Mapping[str, Scalar]] = _no_changes
+    opt_in: bool = False

@@ -1,0 +1,68 @@
+"""Decode attention on another engine of the node (PIM, CSD, FPGA, host), in one or two interleaved sub-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfmodel.elementwise import Scalar
+from perfmodel.machine.build import Machine
+from perfmodel.network.topology import Network
+from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
+from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
+
+__all__ = ["TECHNIQUE"]
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """The engines beside the accelerator that run decode attention; one or two sub-batches with each."""
+    others = [n for n, e in situation.machine.engines.items() if n not in ("main", "host") and "decode_attention" in e.runs]
+    choices: list[tuple[Any, ...]] = [("main", 1.0)]
+    choices += [(name, parts) for name in others for parts in (1.0, 2.0)]
+    return (Axis(("attention_engine", "sub_batches"), tuple(choices), structural=True),)
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """Who runs the attention core and holds the cache, and how many parts of the batch are in flight."""
+    del situation
+    if x.attention_engine == "main":
+        return {}
+    return {"attention_engine": x.attention_engine, "sub_batches": x.sub_batches}
+
+
+def _crossing(architecture: Architecture, split: Scalar) -> Scalar:
+    """Numbers per token and average layer that cross to the engine and back: query, new key and value, output."""
+    total: Scalar = 0.0
+    for run in architecture.runs:
+        mixer, share = run.layer.mixer, run.count / architecture.layers
+        if isinstance(mixer, Attention):
+            both = mixer.head_dim + mixer.value_dim
+            total = total + share * (mixer.heads + mixer.kv_heads) * both / split
+        elif isinstance(mixer, LatentAttention):
+            latent = mixer.kv_lora_rank + mixer.rope_dim
+            total = total + share * (mixer.heads * (latent + mixer.kv_lora_rank) / split + latent)
+    return total
+
+
+def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
+    """An engine with memory of its own gets the new query, key and value over its link and sends the output back."""
+    del net
+    link = machine.engine(x.attention_engine).link
+    if x.attention_engine == "main" or link is None:
+        return []
+    moved = s.sizes.tokens * _crossing(s.architecture, s.sizes.weight_split) * s.sizes.element_bytes
+    slots = [slot for slot, _ in s.slots]
+    return [Term("to attention engine", slot, f"{x.attention_engine} link", moved / link, "link") for slot in slots]
+
+
+TECHNIQUE = Technique(
+    name="decode_engine",
+    summary="decode attention on an engine beside the accelerator",
+    source="J. Heo et al. (NeuPIMs), arXiv:2403.00579; S. Chen et al. (Lamina), arXiv:2405.01814",
+    phases=frozenset({"serving"}),
+    neutral={"attention_engine": "main", "sub_batches": 1.0},
+    axes=axes,
+    layout=layout,
+    terms=terms,
+)

@@ -1,0 +1,69 @@
+"""Expert parallelism: data ranks share the routed experts and exchange tokens before and after them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from perfmodel.elementwise import Scalar, ceil, maximum
+from perfmodel.machine.build import Machine
+from perfmodel.network.collectives import all_to_all
+from perfmodel.network.topology import Dim, Network
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.specs.architecture import Architecture, Moe
+from perfmodel.techniques.base import Axis, Situation, Technique, Term
+
+__all__ = ["TECHNIQUE"]
+
+
+def _moes(architecture: Architecture) -> list[tuple[Moe, float]]:
+    """Every kind of expert layer with its share of the layers."""
+    found = [(run.layer.ffn, run.count / architecture.layers) for run in architecture.runs]
+    return [(ffn, share) for ffn, share in found if isinstance(ffn, Moe)]
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """Powers of two up to the number of experts."""
+    experts = min((moe.experts for moe, _ in _moes(situation.architecture)), default=1)
+    most = min(experts, situation.devices, 256)
+    return (Axis.of("ep", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
+
+
+def dims(x: Plan) -> Sequence[Dim]:
+    """Inside the data ranks: experts are divided, sequences too."""
+    return (Dim("expert", x.ep, frozenset({"experts", "batch"}), near=2.0),)
+
+
+def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
+    """Dispatch and combine of ``top_k`` copies of every token, per expert layer and pass."""
+    del x, machine
+    group = s.along("expert")
+    seconds: Scalar = 0.0
+    for moe, share in _moes(s.architecture):
+        width = moe.latent or moe.hidden
+        copies = s.sizes.tokens / s.sizes.sequence_split * moe.top_k * s.sizes.imbalance
+        seconds = seconds + share * 2.0 * all_to_all(net, group, copies * width * s.sizes.element_bytes)
+    if not _moes(s.architecture):
+        return []
+    return [Term("expert exchange", slot, "network", passes * seconds, replayed=True) for slot, passes in s.slots]
+
+
+def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
+    """Every rank holds the same number of experts."""
+    del s
+    worst: Scalar = 1.0
+    for moe, _ in _moes(situation.architecture):
+        worst = maximum(worst, ceil(moe.experts / x.ep) * x.ep / moe.experts)
+    return {"experts": worst}
+
+
+TECHNIQUE = Technique(
+    name="expert_parallel",
+    summary="data ranks share the routed experts; tokens travel to them and back",
+    source="D. Lepikhin et al. (GShard), arXiv:2006.16668",
+    phases=frozenset({"training", "serving"}),
+    neutral={"ep": 1},
+    axes=axes,
+    dims=dims,
+    terms=terms,
+    legal=legal,
+)

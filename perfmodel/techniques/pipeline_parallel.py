@@ -1,0 +1,69 @@
+"""Pipeline parallelism: consecutive layers on consecutive ranks, 1F1B or interleaved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfmodel.elementwise import Scalar, ceil, where
+from perfmodel.machine.build import Machine
+from perfmodel.network.collectives import point_to_point
+from perfmodel.network.topology import Dim, Network
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.techniques.base import Axis, Situation, Technique, Term
+
+__all__ = ["TECHNIQUE"]
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """Stages: powers of two and divisors of the layers; model chunks per stage where they divide evenly."""
+    layers = situation.architecture.layers
+    most = min(layers, situation.devices, 128)
+    stages = sorted({n for n in range(1, most + 1) if n & (n - 1) == 0 or layers % n == 0})
+    if situation.phase == "serving":
+        return (Axis(("pp", "virtual"), tuple((p, 1) for p in stages if p <= 16)),)
+    pairs = [(p, v) for p in stages for v in (1, 2, 4, 8) if v == 1 or (p > 1 and layers % (p * v) == 0)]
+    return (Axis(("pp", "virtual"), tuple(pairs), left_out=4 * len(stages) - len(pairs)),)
+
+
+def dims(x: Plan) -> Sequence[Dim]:
+    """The farthest synchronous ranks."""
+    return (Dim("stage", x.pp, frozenset({"layers"}), near=4.0),)
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """Chunks per stage; the phase derives stages from the dims."""
+    del situation
+    return {"virtual_stages": x.virtual}
+
+
+def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
+    """Activations forward and gradients backward between neighbours, once per chunk."""
+    del machine
+    hop = point_to_point(net, s.along("stage"), s.boundary_bytes)
+    exposed = (s.framework or {}).get("pipeline_exposed", 1.0)
+    crossings = sum(passes for _, passes in s.slots) * x.virtual
+    return [Term("stage hand-over", "boundary", "network", exposed * crossings * hop)]
+
+
+def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
+    """No empty stage; interleaving passes micro-batches in rounds of ``pp``."""
+    ratios = {"layers": x.pp * x.virtual / situation.architecture.layers}
+    if situation.phase == "training":
+        rounds = s.micro_batches / x.pp
+        ratios["interleaving"] = where(x.virtual > 1.0, ceil(rounds) / rounds, 1.0)
+    return ratios
+
+
+TECHNIQUE = Technique(
+    name="pipeline_parallel",
+    summary="consecutive layers on consecutive ranks (1F1B, interleaved)",
+    source="D. Narayanan et al., arXiv:2104.04473",
+    phases=frozenset({"training", "serving"}),
+    neutral={"pp": 1, "virtual": 1},
+    axes=axes,
+    dims=dims,
+    layout=layout,
+    terms=terms,
+    legal=legal,
+)

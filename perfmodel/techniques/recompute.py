@@ -1,0 +1,53 @@
+"""Activation recomputation: none, the attention core only (selective), or the whole layer (full)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfmodel.elementwise import choose
+from perfmodel.machine.build import Machine
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.techniques.base import Axis, Line, Situation, Technique
+
+__all__ = ["POLICIES", "TECHNIQUE"]
+
+POLICIES = ("none", "selective", "full")
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """All three policies."""
+    del situation
+    return (Axis.of("recompute", (0, 1, 2)),)
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """What the backward pass repeats and what therefore is not kept."""
+    del situation
+    return {
+        "replay": choose(x.recompute, (0.0, 0.0, 1.0)),
+        "replay_core": choose(x.recompute, (0.0, 1.0, 1.0)),
+        "kept": choose(x.recompute, (1.0, 1.0, 0.0)),
+        "kept_scores": choose(x.recompute, (1.0, 0.0, 0.0)),
+    }
+
+
+def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
+    """The one layer that is being recomputed holds everything it otherwise would have kept."""
+    if s.kept is None:
+        return []
+    tier = machine.main.tier
+    layer = choose(x.recompute, (0.0, 0.0, 1.0)) * s.kept.inner + choose(x.recompute, (0.0, 1.0, 1.0)) * s.kept.scores
+    return [Line("recomputed layer", tier, layer * s.sizes.tokens)]
+
+
+TECHNIQUE = Technique(
+    name="recompute",
+    summary="activations are recomputed in the backward pass instead of kept",
+    source="T. Chen et al., arXiv:1604.06174; V. Korthikanti et al., arXiv:2205.05198",
+    phases=frozenset({"training"}),
+    neutral={"recompute": 0},
+    axes=axes,
+    layout=layout,
+    memory=memory,
+)

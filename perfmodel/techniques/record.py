@@ -1,0 +1,121 @@
+"""The typed record that techniques declare changes to. Each field has a default, a unit, a meaning and ONE merge rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.errors import Conflict
+
+__all__ = ["Layout", "merge_layouts"]
+
+
+def product(default: Scalar = 1.0) -> Any:
+    """Field that multiplies: shards, yields."""
+    return field(default=default, metadata={"merge": "product"})
+
+
+def total(default: Scalar = 0.0) -> Any:
+    """Field that adds: fractions moved away, quality spent."""
+    return field(default=default, metadata={"merge": "total"})
+
+
+def most(default: Scalar = 0.0) -> Any:
+    """Field of which the largest declaration counts."""
+    return field(default=default, metadata={"merge": "most"})
+
+
+def least_of(default: Scalar = 1.0) -> Any:
+    """Field of which the smallest declaration counts."""
+    return field(default=default, metadata={"merge": "least"})
+
+
+def owner(default: Any = None) -> Any:
+    """Field that one active technique may set; two are a conflict."""
+    return field(default=default, metadata={"merge": "owner"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the state of a model is stored, sharded and scheduled, before sizes are known."""
+
+    weights_format: str | None = owner()
+    """Storage format of the matrices; ``None`` keeps the workload's (training) or the checkpoint's (serving)."""
+    weights_bytes: Scalar = owner(None)
+    """Bytes per stored weight with its scales [B]; ``None`` follows the format."""
+    weights_wire: Scalar = owner(None)
+    """Bytes per weight when gathered [B]; ``None`` is the stored width."""
+    gradients_wire: Scalar = owner(None)
+    """Bytes per gradient when reduced [B]; ``None`` is the stored width."""
+    weights_shards: Scalar = product()
+    """Ranks of the replica group that share one copy of the weights."""
+    gradients_shards: Scalar = product()
+    """Ranks that share one copy of the gradients."""
+    optimizer_shards: Scalar = product()
+    """Ranks that share one copy of the optimizer state."""
+    optimizer_off: Scalar = total()
+    """Share of the optimizer state kept in host memory [1]."""
+    replay: Scalar = most()
+    """Share of the layer's forward pass that the backward pass repeats [1]."""
+    replay_core: Scalar = most()
+    """Share of the attention core that the backward pass repeats [1]."""
+    kept: Scalar = least_of()
+    """Share of a layer's inner activations kept for the backward pass [1]."""
+    kept_scores: Scalar = least_of()
+    """Share of materialised attention scores kept for the backward pass [1]."""
+    virtual_stages: Scalar = product()
+    """Model chunks per pipeline stage."""
+    schedule: Callable[..., Scalar] | None = owner()
+    """Function (stage times, settled) -> idle seconds of a pipeline; ``None`` is 1F1B."""
+    attention_engine: str = owner("main")
+    """Engine that runs decode attention and holds the KV cache."""
+    sub_batches: Scalar = product()
+    """Parts of the batch in flight at the same time, one per engine."""
+    verify_tokens: Scalar = owner(1.0)
+    """Tokens per sequence in one decode pass."""
+    tokens_per_pass: Scalar = product()
+    """Tokens a sequence gains per decode pass."""
+    kv_bytes: Scalar = owner(None)
+    """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
+    quality_loss: Scalar = total()
+    """Published relative loss of quality; NaN where none is published [1]."""
+    extra_steps: Scalar = total()
+    """Published extra training steps for the same quality [1]."""
+
+
+_RULES: dict[str, str] = {f.name: f.metadata["merge"] for f in fields(Layout)}
+_MERGE: dict[str, Callable[[Scalar, Scalar], Scalar]] = {
+    "product": lambda a, b: a * b,
+    "total": lambda a, b: a + b,
+    "most": maximum,
+    "least": minimum,
+}
+
+
+def merge_layouts(declared: Iterable[tuple[str, Mapping[str, Any]]]) -> Layout:
+    """Merge what techniques declared, field by field; order does not matter.
+
+    Parameters
+    ----------
+    declared : (technique name, field -> value).
+
+    Raises
+    ------
+    Conflict
+        If two techniques set the same owned field, naming both.
+    """
+    values: dict[str, Any] = {f.name: f.default for f in fields(Layout) if f.default is not MISSING}
+    owners: dict[str, str] = {}
+    for technique, changes in sorted(declared, key=lambda item: item[0]):
+        for name, value in changes.items():
+            if name not in _RULES:
+                raise KeyError(f"{technique} declares {name!r}, which the record does not have")
+            if _RULES[name] == "owner":
+                if name in owners:
+                    raise Conflict(f"{owners[name]} and {technique} both set {name.replace('_', ' ')}; choose one")
+                owners[name], values[name] = technique, value
+            else:
+                values[name] = _MERGE[_RULES[name]](values[name], value)
+    return Layout(**values)

@@ -1,0 +1,121 @@
+"""ZeRO and hierarchical sharding: weights, gradients and optimizer state each over its own group of replicas.
+
+One mechanism for ZeRO-1, 2, 3, for a secondary copy of the weights inside a node (ZeRO++ hpZ) and for partitioning on three levels
+of bandwidth: the group sizes say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfmodel.elementwise import Scalar, ceil, maximum, where
+from perfmodel.machine.build import Machine
+from perfmodel.network.collectives import all_gather, reduce_scatter
+from perfmodel.network.topology import Network
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
+
+__all__ = ["ALL", "TECHNIQUE", "describe"]
+
+ALL = 2.0**40
+"""Group size that means every replica."""
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """Tuples (weights, secondary weights, gradients, optimizer) of group sizes, each nearer state within the farther."""
+    del situation
+    near = (2.0, 8.0)
+    zero = [(1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 1.0, ALL), (1.0, 1.0, ALL, ALL), (ALL, ALL, ALL, ALL)]
+    node = [(1.0, 1.0, 1.0, n) for n in near]
+    levels = [(w, w, g, ALL) for w in (1.0, *near) for g in near if w <= g]
+    copies = [(ALL, n, ALL, ALL) for n in near] + [(n, n, ALL, ALL) for n in near] + [(8.0, 2.0, 8.0, ALL)]
+    columns = ("weights_group", "secondary_group", "gradients_group", "optimizer_group")
+    tuples = tuple(dict.fromkeys(zero + node + levels + copies))
+    return (Axis(columns, tuples, left_out=4**4 - len(tuples)),)
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """Groups of the three states."""
+    del situation
+    return {
+        "weights_shards": x.weights_group,
+        "gradients_shards": x.gradients_group,
+        "optimizer_shards": x.optimizer_group,
+    }
+
+
+def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
+    """Gathers before each layer of each pass, a scatter of its gradients, and updated weights after the step."""
+    del machine
+    emitted = []
+    for f in s.families:
+        weights, secondary = f.shards(x.weights_group), f.shards(x.secondary_group)
+        gradients, optimizer = f.shards(x.gradients_group), f.shards(x.optimizer_group)
+        forward = all_gather(net, f.among(weights), f.layer * s.weights_wire)
+        backward = all_gather(net, f.among(secondary), f.layer * where(secondary < weights, s.weights_bytes, s.weights_wire))
+        scatter = reduce_scatter(net, f.among(gradients), f.layer * s.gradients_wire)
+        tail = all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes)
+        emitted += [
+            Term("weight gather", "layer_forward", "network", forward, "net", prefetch=True),
+            Term("weight gather", "layer_backward", "network", backward, "net", prefetch=True),
+            Term("gradient scatter", "layer_backward", "network", scatter, "net", prefetch=True),
+            Term("updated weights", "tail", "network", tail),
+        ]
+    return emitted
+
+
+def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
+    """Two gathered layers in flight, and the secondary copy where it is narrower than the primary."""
+    tier = machine.main.tier
+    window: Scalar = 0.0
+    copy: Scalar = 0.0
+    for f in s.families:
+        weights, secondary = f.shards(x.weights_group), f.shards(x.secondary_group)
+        window = window + where(weights > 1.0, 2.0 * f.layer * s.weights_bytes, 0.0)
+        copy = copy + where(secondary < weights, f.heaviest * s.weights_bytes / secondary, 0.0)
+    return [Line("gathered layers", tier, window), Line("secondary weights", tier, copy)]
+
+
+def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
+    """Groups divide the replicas, and a group is never larger than the replicas it is named for."""
+    del situation
+    group = s.families[0].group.size
+    worst: Scalar = 1.0
+    for size in (x.weights_group, x.secondary_group, x.gradients_group, x.optimizer_group):
+        parts = maximum(group / size, 1e-9)
+        worst = maximum(worst, where(size >= ALL, 1.0, ceil(parts) / parts))
+    return {"sharding groups": worst}
+
+
+def describe(weights: float, secondary: float, gradients: float, optimizer: float) -> str:
+    """Name of a tuple of groups in the field's terms."""
+    names = {
+        (False, False, False): "no sharding",
+        (False, False, True): "ZeRO-1",
+        (False, True, True): "ZeRO-2",
+        (True, True, True): "ZeRO-3",
+    }
+    name = names.get((weights > 1, gradients > 1, optimizer > 1), "sharding")
+    sizes = {n: s for n, s in (("weights", weights), ("gradients", gradients), ("optimizer", optimizer)) if s > 1}
+    if len(set(sizes.values())) > 1:
+        name = "sharded " + ", ".join(f"{n} over {'all' if s >= ALL else f'{s:.0f}'}" for n, s in sizes.items())
+    elif sizes and optimizer < ALL:
+        name += f" over {optimizer:.0f}"
+    if secondary < weights:
+        name += f", second copy over {secondary:.0f}"
+    return name
+
+
+TECHNIQUE = Technique(
+    name="sharding",
+    summary="ZeRO 1-3 and hierarchical partitioning: each state over its own group of replicas",
+    source="S. Rajbhandari et al., arXiv:1910.02054; G. Wang et al. (ZeRO++), arXiv:2306.10209; arXiv:2501.04266",
+    phases=frozenset({"training"}),
+    neutral={"weights_group": 1, "secondary_group": 1, "gradients_group": 1, "optimizer_group": 1},
+    axes=axes,
+    layout=layout,
+    terms=terms,
+    memory=memory,
+    legal=legal,
+)

@@ -1,0 +1,86 @@
+"""Tensor parallelism with sequence parallelism: ranks share each matrix, and the activations between matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from perfmodel.elementwise import Scalar, ceil, maximum
+from perfmodel.machine.build import Machine
+from perfmodel.network.collectives import all_gather, all_reduce, all_reduce_bound, reduce_scatter
+from perfmodel.network.topology import Dim, Network
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
+from perfmodel.techniques.base import Axis, Situation, Technique, Term
+
+__all__ = ["TECHNIQUE"]
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """Powers of two up to the number of query heads and the devices."""
+    most = min(_heads(situation.architecture), situation.devices, 64)
+    return (Axis.of("tp", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
+
+
+def _heads(architecture: Architecture) -> int:
+    """Fewest heads of any attention layer; the hidden width where there is none."""
+    mixers = (run.layer.mixer for run in architecture.runs)
+    return min((m.heads for m in mixers if isinstance(m, (Attention, LatentAttention))), default=architecture.hidden)
+
+
+def dims(x: Plan) -> Sequence[Dim]:
+    """The nearest ranks."""
+    return (Dim("tensor", x.tp, frozenset({"weights", "kv", "sequence"}), near=0.0),)
+
+
+def sums_per_layer(architecture: Architecture) -> float:
+    """Points of an average layer at which partial sums are added: after the mixer and after the feed-forward."""
+    total = 0.0
+    for run in architecture.runs:
+        layer = run.layer
+        parts = 1 if layer.parallel else sum(p is not None for p in (layer.mixer, layer.ffn))
+        total += run.count * parts
+    return total / architecture.layers
+
+
+def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
+    """One all-reduce, or its two halves around the sharded activations, per sum and pass."""
+    del x, machine
+    group = s.along("tensor")
+    size = s.sizes.tokens * s.architecture.hidden * s.sizes.element_bytes
+    whole = all_reduce(net, group, size)
+    halves = reduce_scatter(net, group, size) + all_gather(net, group, size)
+    seconds = halves if s.situation.phase == "training" else whole
+    exposed = (s.framework or {}).get("tensor_exposed", 1.0)
+    bound = all_reduce_bound(net, group, size)
+    sums = sums_per_layer(s.architecture)
+    return [
+        Term("tensor sync", slot, "network", passes * sums * seconds * exposed, replayed=True, bound=passes * sums * bound)
+        for slot, passes in s.slots
+    ]
+
+
+def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
+    """Heads and vocabulary divide; key-value heads divide or are replicated evenly."""
+    del s
+    worst: Scalar = 1.0
+    for run in situation.architecture.runs:
+        mixer = run.layer.mixer
+        if isinstance(mixer, (Attention, LatentAttention)):
+            worst = maximum(worst, ceil(mixer.heads / x.tp) * x.tp / mixer.heads)
+        if isinstance(mixer, Attention):
+            few = maximum(mixer.kv_heads / x.tp, x.tp / mixer.kv_heads)
+            worst = maximum(worst, ceil(few) / few)
+    return {"heads": worst}
+
+
+TECHNIQUE = Technique(
+    name="tensor_parallel",
+    summary="ranks share every matrix; activations between matrices are sharded along the sequence",
+    source="M. Shoeybi et al., arXiv:1909.08053; V. Korthikanti et al., arXiv:2205.05198",
+    phases=frozenset({"training", "serving"}),
+    neutral={"tp": 1},
+    axes=axes,
+    dims=dims,
+    terms=terms,
+    legal=legal,
+)
