@@ -50,7 +50,7 @@ def build(f: Fields, family: Family, tied: bool | None = None) -> Architecture:
     f.data = {**family.defaults, **{k: v for k, v in f.data.items() if v is not None or k not in family.defaults}}
     family.prepare(f)
     for name in family.idle:
-        f.get(name)
+        f.idle(name)
     vector = NORM_VECTORS[family.norm] * f.hidden
     norms, final = _value(family.norms, f), _value(family.final, f)
     extra = norms * vector + family.layer_extra(f)

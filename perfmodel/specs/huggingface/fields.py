@@ -25,9 +25,15 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "n_embed"),
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
-    "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "num_attention_groups"),
+    "num_key_value_heads": (
+        "num_key_value_heads",
+        "num_kv_heads",
+        "n_head_kv",
+        "num_attention_groups",
+        "num_query_groups",
+    ),
     "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
-    "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len", "model_max_length"),
+    "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len"),
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
     "num_experts_per_tok": (
         "num_experts_per_tok",
@@ -37,6 +43,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
         "moe_top_k",
         "moe_k",
     ),
+    "head_dim": ("head_dim", "attention_head_dim"),
     "layer_types": ("layer_types", "layers_block_type"),
 }
 """Names that different families and releases give the same quantity; the first is ours."""
@@ -157,6 +164,11 @@ class Fields:
         self.blocks.append(made)
         return made
 
+    def idle(self, name: str) -> None:
+        """Accept a size or a yes/no without effect here."""
+        if not isinstance(self.get(name), bool) and self.get(name) != "auto":
+            self.optional(name, least=0)
+
     def declared(self, name: str) -> None:
         """Require that the field is spelt out, be it as null."""
         if not any(n in self.data for n in ALIASES.get(name, (name,))):
@@ -165,7 +177,7 @@ class Fields:
     def expect(self, name: str, *values: object) -> None:
         """Refuse a field whose value is none of ``values`` (absent and null are fine)."""
         value = self.get(name)
-        if value is not None and value not in values:
+        if value is not None and not any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values):
             raise self.error(
                 f"changes the structure of {self.family!r} in a way that is not understood",
                 name,

@@ -64,6 +64,14 @@ _NAMES: Final = """
 
     image_size video_size placeholder image_placeholder video_placeholder use_unified_vision_chunk
     vision_soft_tokens_per_image mm_tokens_per_image projection_layer_norm_eps
+
+    apply_residual_connection_post_layernorm tokenizer_name sliding_window_size inference_runner max_batch_size
+    pad_key_length pre_allocate_kv_cache validate_runner_input calc_logits_for_entire_prompt attn_rotary_emb use_mrope
+    moe_capacity moe_gate moe_use_aux_free moe_use_hard_gate pool_max_length model_max_length
+    for_llm_compressor unsloth_fixed unsloth_version embd_layer sample_packing use_fused_rms_norm
+    use_fused_rope norm_topk_probability moe_layer_use_mlp is_long_context_trained attention_probs_dropout_prob
+    moe_dropout_prob fuse_rms_norm fuse_rope use_rmsnorm rms_norm_use_fused
+    sequence_parallel tensor_parallel_degree freq_allocation use_recompute
 """
 
 HARMLESS: Final = frozenset(_NAMES.split())
@@ -94,5 +102,8 @@ EXPECTED: Final[Mapping[str, tuple[object, ...]]] = {
     "attention_output_gate": (False,),
     "sliding_window": (0,),
     "per_layer_config": ({},),
+    "mamba_inner_layernorms": (True,),
+    "normalization_function": ("rmsnorm",),
+    "ff_factor": (4,),
 }
 """Fields that a family which does not read them accepts only with these values."""

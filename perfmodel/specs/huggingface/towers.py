@@ -15,8 +15,9 @@ def _block(hidden: int, mlp: int) -> int:
 
 
 def _sizes(v: Fields, layers: str = "num_hidden_layers") -> tuple[int, int, int, int]:
-    for name in ("num_attention_heads", "model_type"):
-        v.get(name)
+    heads = v.heads if layers == "num_hidden_layers" else v.count("num_heads", 1)
+    if v.hidden % heads and v.get("head_dim") is None:
+        raise v.error("must be a multiple of the number of heads", "hidden_size", found=f"{v.hidden} / {heads} heads")
     return v.hidden, v.count("intermediate_size"), v.count(layers), v.count("patch_size")
 
 
