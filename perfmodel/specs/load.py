@@ -42,6 +42,8 @@ class Mistake:
 
     def __init__(self, where: Where, message: str, found: object = None, allowed: str | None = None) -> None:
         self.where, self.message, self.found, self.allowed = where, message, found, allowed
+        self.missing = False
+        self.meant: str | None = None
 
     def brief(self, document: Document) -> str:
         """Say it in one short line."""
@@ -80,7 +82,7 @@ def parse_kind(models: Mapping[str, type[Model]], document: Document) -> Model:
 
 
 def _report(model: type[BaseModel], document: Document, error: ValidationError) -> SpecError:
-    mistakes = [_mistake(model, dict(e)) for e in error.errors(include_url=False)]
+    mistakes = _unspoilt([_mistake(model, dict(e)) for e in error.errors(include_url=False)])
     mistakes.sort(key=lambda m: document.line(m.where) or 0)
     first, rest = mistakes[0], mistakes[1:]
     more = [m.brief(document) for m in rest[:_LISTED]]
@@ -88,6 +90,12 @@ def _report(model: type[BaseModel], document: Document, error: ValidationError) 
         head = f"and {len(rest)} more" + (f", the first {_LISTED}:" if len(rest) > _LISTED else ":")
         more.insert(0, head)
     return document.error(first.message, first.where, found=first.found, allowed=first.allowed, more=tuple(more))
+
+
+def _unspoilt(mistakes: list[Mistake]) -> list[Mistake]:
+    """Leave out keys that are missing only because they are misspelt."""
+    meant = {(*m.where[:-1], m.meant) for m in mistakes if m.meant}
+    return [m for m in mistakes if not (m.missing and m.where in meant)]
 
 
 def _mistake(model: type[BaseModel], error: dict[str, Any]) -> Mistake:
@@ -125,13 +133,17 @@ def _where(location: Iterable[str | int]) -> Where:
 
 def _missing(where: Where, model: type[BaseModel]) -> Mistake:
     keys = keys_of(model, where[:-1])
-    return Mistake(where, f"`{where[-1]}` is missing", allowed=f"keys here: {', '.join(keys)}" if keys else None)
+    mistake = Mistake(where, f"`{where[-1]}` is missing", allowed=f"keys here: {', '.join(keys)}" if keys else None)
+    mistake.missing = True
+    return mistake
 
 
 def _unknown_key(where: Where, keys: list[str]) -> Mistake:
     near = nearest(str(where[-1]), keys)
     message = f"unknown key `{where[-1]}`" + (f"; did you mean `{near[0]}`?" if near else "")
-    return Mistake(where, message, allowed=", ".join(keys) or None)
+    mistake = Mistake(where, message, allowed=", ".join(keys) or None)
+    mistake.meant = near[0] if near else None
+    return mistake
 
 
 def _not_a_choice(location: tuple[str | int, ...], where: Where, found: object, expected: str) -> Mistake:

@@ -42,7 +42,7 @@ CLASS_RANGES: dict[str, dict[str, Range]] = {
         "clock": ("0.2 GHz", "5 GHz"), "power": ("2 W", "2.5 kW"), "units": ("1", "2000"),
     },
     "pim": {  # a rank of UPMEM (45 GB/s) to the stacks of a node (tens of TB/s): small modules times 1000 pass
-        "bandwidth": ("20 GB/s", "60 TB/s"), "capacity": ("60 MB", "700 GB"), "matrix": ("3 GFLOP/s", "500 TFLOP/s"),
+        "bandwidth": ("20 GB/s", "60 TB/s"), "capacity": ("60 MB", "700 GB"), "matrix": ("3 GFLOP/s", "390 TFLOP/s"),
         "matrix64": ("0.3 GFLOP/s", "20 TFLOP/s"), "vector": ("1.3 GFLOP/s", "500 TFLOP/s"),
         "clock": ("50 MHz", "3 GHz"), "power": ("0.2 W", "1 kW"), "units": ("1", "20000"),
     },
@@ -57,16 +57,24 @@ CLASS_RANGES: dict[str, dict[str, Range]] = {
         "clock": ("50 MHz", "5 GHz"), "power": ("1 W", "800 W"), "units": ("1", "2000"),
     },
     "dataflow": {  # DDR behind a reconfigurable array to a wafer of 900,000 cores: units are not checked in effect,
-        # and memories are told apart by their sweep
+        # and memories are told apart by their sweep; DDR at 100 GB/s times 1000 still looks like DRAM
         "bandwidth": ("50 GB/s", "50 PB/s"), "capacity": ("100 MB", "4 TB"), "matrix": ("30 TFLOP/s", "60 PFLOP/s"),
         "matrix64": ("0.3 TFLOP/s", "1 PFLOP/s"), "vector": ("0.3 TFLOP/s", "30 PFLOP/s"),
-        "clock": ("0.2 GHz", "5 GHz"), "power": ("20 W", "40 kW"), "units": ("1", "2000000"),
+        "clock": ("0.2 GHz", "5 GHz"), "power": ("24 W", "40 kW"), "units": ("1", "2000000"),
     },
 }  # fmt: skip
 """What a device of a class may say. ``matrix64`` is for fp64, ``matrix`` for 16 bits (fp8 twice as much, and so on)."""
 
-SWEEP = {"off chip": ("0.4 ms", "300 s"), "on chip": ("0.2 us", "25 us")}
-"""Time to read a whole last memory once: DRAM takes milliseconds, SRAM microseconds, and nothing lies between."""
+SWEEP: dict[str, tuple[Range, ...]] = {
+    "gpu": (("5 ms", "300 s"),),
+    "cpu": (("5 ms", "300 s"),),
+    "npu": (("5 ms", "300 s"),),
+    "fpga": (("5 ms", "300 s"),),
+    "pim": (("0.4 ms", "300 s"),),
+    "dataflow": (("0.2 us", "25 us"), ("5 ms", "300 s")),  # SRAM or DRAM; nothing lies between
+    "storage": (("10 s", "100000 s"),),
+}
+"""Time to read a whole last memory once: catches a wrong prefix where the class alone is too wide to."""
 
 NEAR_RANGES: dict[str, Range] = {
     "unit": ("4 KB", "24 MB"),
@@ -206,7 +214,7 @@ def _memory_checks(device: Device, ranges: Mapping[str, Range], what: str) -> No
     each = units if memory.per == "unit" else 1.0
     _in_range(("memory", last, "capacity"), memory.capacity, ranges["capacity"], "B", what, 1 / each)
     _in_range(("memory", last, "bandwidth"), memory.bandwidth, ranges["bandwidth"], "B/s", what, 1 / each)
-    _sweep(("memory", last, "bandwidth"), memory, on_chip=device.device_class == "dataflow")
+    _sweep(("memory", last, "bandwidth"), memory, SWEEP[device.device_class])
     for name in list(device.memory)[:-1]:
         _near_memory(("memory", name), device.memory[name], device)
     for (near, a), (far, b) in pairwise(device.memory.items()):
@@ -231,15 +239,13 @@ def _total(memory: Memory, fact: Fact, units: float) -> float:
     return fact.value * (units if memory.per == "unit" else 1.0)
 
 
-def _sweep(where: Where, memory: Memory, *, on_chip: bool) -> None:
-    """Capacity over bandwidth: catches a wrong prefix where the class alone is too wide to."""
+def _sweep(where: Where, memory: Memory, ranges: tuple[Range, ...]) -> None:
     if memory.bandwidth is None:
         return
     seconds = memory.capacity.value / memory.bandwidth.value
-    kinds = [SWEEP["off chip"], *([SWEEP["on chip"]] if on_chip else [])]
-    if not any(parse_quantity(low, "s") <= seconds <= parse_quantity(high, "s") for low, high in kinds):
-        message = f"reading {memory.capacity.text} once would take {seconds:.2g} s; check both prefixes"
-        allowed = " or ".join(f"{low} to {high}" for low, high in kinds)
+    if not any(parse_quantity(low, "s") <= seconds <= parse_quantity(high, "s") for low, high in ranges):
+        message = f"implausible: reading {memory.capacity.text} once would take {seconds:.2g} s; check both prefixes"
+        allowed = " or ".join(f"{low} to {high}" for low, high in ranges)
         raise FieldError(message, where, found=memory.bandwidth.text, allowed=allowed)
 
 
