@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from perfmodel.operators.layers import Sizes
 
-__all__ = ["Memo"]
+__all__ = ["Memo", "collapse"]
 
 
 def _key(value: Any) -> Any:
@@ -41,3 +43,37 @@ class Memo(Generic[T]):
                 self._kept.clear()
             self._kept[key] = compute()
         return self._kept[key]
+
+
+def collapse(sizes: Sizes) -> tuple[Sizes, Callable[[Any], Any] | None]:
+    """Evaluate repeated sizes once: the distinct rows of sizes that vary along one dimension, and how to expand a result.
+
+    Returns the sizes unchanged and ``None`` where they are plain numbers or vary along several dimensions.
+    """
+    arrays = {name: value for name, value in vars(sizes).items() if isinstance(value, np.ndarray) and value.size > 1}
+    shapes = {value.shape for value in arrays.values()}
+    if len(shapes) != 1:
+        return sizes, None
+    (shape,) = shapes
+    if max(shape, default=1) != math.prod(shape):
+        return sizes, None
+    first, inverse = _distinct([value.ravel() for value in arrays.values()])
+    tail = (1,) * (len(shape) - 1)
+    axis = int(np.argmax(shape))
+    view = (*tail[:axis], -1, *tail[axis:])
+
+    def expand(result: Any) -> Any:
+        return result.ravel()[inverse].reshape(view) if isinstance(result, np.ndarray) and result.size > 1 else result
+
+    distinct = {name: value.ravel()[first].reshape(view) for name, value in arrays.items()}
+    return replace(sizes, **distinct), expand
+
+
+def _distinct(columns: list[np.ndarray[Any, Any]]) -> tuple[Any, Any]:
+    """Index of the first of every distinct row of the columns, and for each row which distinct one it is."""
+    key = np.zeros(columns[0].size, dtype=np.int64)
+    for column in columns:
+        values, code = np.unique(column, return_inverse=True)
+        key = key * len(values) + code
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    return first, inverse

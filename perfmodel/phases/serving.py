@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perfmodel.elementwise import Scalar, maximum, where
 from perfmodel.machine.build import Machine
@@ -13,14 +13,14 @@ from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer
 from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import call_terms
-from perfmodel.phases.memo import Memo
+from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, split_by
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["Replica", "evaluate_serving", "weight_format"]
+__all__ = ["Replica", "check_serving", "evaluate_serving", "weight_format"]
 
 SAMPLED_LOGIT_BYTES = 8.0
 """Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
@@ -199,6 +199,62 @@ def _ledger(
     )
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """A pass before its terms: decode of the whole batch, or prefill of one prompt."""
+
+    name: str
+    settled: Settled
+
+
+def _passes(
+    x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
+) -> tuple[_Pass, _Pass]:
+    """Settle both passes of a replica plan."""
+    workload = situation.workload
+    dims, layout, _ = declare(techniques, x, situation)
+    per_rank = x.batch / split_by(dims, "batch")
+    parts = split_by(dims, "layers") * layout.sub_batches
+    decode = _sizes(
+        situation, dims, layout, sequences=per_rank / parts, queries=layout.verify_tokens,
+        context=workload.prompt + workload.output / 2.0, decode=True,
+    )  # fmt: skip
+    prefill = _sizes(
+        situation, dims, layout, sequences=1.0, queries=float(workload.prompt - workload.shared_prefix),
+        context=float(workload.prompt), decode=False,
+    )  # fmt: skip
+    both = (("decode", decode), ("prefill", prefill))
+    first, second = (_Pass(n, _settle(situation, network, framework, dims, layout, z, per_rank)) for n, z in both)
+    return first, second
+
+
+def _legal(
+    x: Plan, s: Settled, techniques: Sequence[Technique], situation: Situation
+) -> dict[str, Scalar]:
+    """Demand / limit of every count and divisibility."""
+    ratios: dict[str, Scalar] = {}
+    for technique in techniques:
+        for name, ratio in technique.legal(x, s, situation).items():
+            ratios[name] = maximum(ratios[name], ratio) if name in ratios else ratio
+    ratios["batch"] = s.stages * s.layout.sub_batches / s.batch
+    ratios["device count"] = _devices(s) / situation.devices
+    return ratios
+
+
+def _devices(s: Settled) -> Scalar:
+    devices: Scalar = 1.0
+    for dim in s.dims:
+        devices = devices * dim.degree
+    return devices
+
+
+def check_serving(
+    x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
+) -> dict[str, Scalar]:
+    """How well formed a replica plan is."""
+    return _legal(x, _passes(x, techniques, situation, network, framework)[0].settled, techniques, situation)
+
+
 def evaluate_serving(
     x: Plan,
     techniques: Sequence[Technique],
@@ -217,32 +273,19 @@ def evaluate_serving(
     and the closed loop holds ``B`` requests: :math:`X = B / (TTFT + (n_{out} - 1)\\,TPOT)`.
     """
     memo = memo or Memo()
-    workload = situation.workload
-    dims, layout, legal = declare(techniques, x, situation)
-    per_rank = x.batch / split_by(dims, "batch")
-    stages = split_by(dims, "layers")
-    parts = stages * layout.sub_batches
-    decode_context = workload.prompt + workload.output / 2.0
-    fresh = float(workload.prompt - workload.shared_prefix)
-    passes = {}
-    ratios: dict[str, Scalar] = dict(legal)
-    lines: list[Line] = []
-    for name, sequences, queries, context in (
-        ("decode", per_rank / parts, layout.verify_tokens, decode_context),
-        ("prefill", 1.0, fresh, float(workload.prompt)),
-    ):
-        decode = name == "decode"
-        sizes = _sizes(situation, dims, layout, sequences=sequences, queries=queries, context=context, decode=decode)
-        s = _settle(situation, network, framework, dims, layout, sizes, per_rank)
-        terms = list(memo.get((name, layout.attention_engine, sizes), lambda s=s: _pass_terms(s, machine, framework)))
+    evaluated = {}
+    for part in _passes(x, techniques, situation, network, framework):
+        s = part.settled
+        small, expand = collapse(s.sizes)
+        key = (part.name, s.layout.attention_engine, small)
+        terms = memo.get(key, lambda s=s, small=small: _pass_terms(replace(s, sizes=small), machine, framework))
+        terms = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in terms] if expand else list(terms)
         for technique in techniques:
             terms += technique.terms(x, s, machine, network)
-            if decode:
-                lines += technique.memory(x, s, machine)
-                for key, ratio in technique.legal(x, s, situation).items():
-                    ratios[key] = maximum(ratios[key], ratio) if key in ratios else ratio
-        passes[name] = (s, terms)
-    return _steady(x, passes, machine, framework, per_rank, lines, ratios)
+        evaluated[part.name] = (s, terms)
+    s = evaluated["decode"][0]
+    lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
+    return _steady(x, evaluated, machine, framework, lines, _legal(x, s, techniques, situation))
 
 
 def _steady(
@@ -250,13 +293,12 @@ def _steady(
     passes: Mapping[str, tuple[Settled, list[Term]]],
     machine: Machine,
     framework: Mapping[str, float],
-    per_rank: Scalar,
     lines: Sequence[Line],
     ratios: dict[str, Scalar],
 ) -> Replica:
     """Closed loop of decode passes stalled by prefills; memory and latency as ratios of their limits."""
     s, decode_terms = passes["decode"]
-    workload, layout = s.situation.workload, s.layout
+    workload, layout, per_rank = s.situation.workload, s.layout, s.batch
     host = framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * per_rank
     decode = _tree(s, decode_terms, host, latency=False)
     prefill = _tree(passes["prefill"][0], passes["prefill"][1], 0.0, latency=True)
@@ -275,14 +317,9 @@ def _steady(
             demand = add_up([line.bytes for line in ledger if line.tier == tier]) / machine.tiers[tier]
             name = f"{tier} memory"
             ratios[name] = maximum(ratios[name], demand) if name in ratios else demand
-    ratios["batch"] = maximum(1.0 / per_rank, s.stages * layout.sub_batches / per_rank)
     slo = workload.slo
     limits = (("TTFT", slo.ttft, ttft), ("TPOT", slo.tpot, tpot), ("end-to-end", slo.e2e, duration))
     for name, limit, value in limits:
         if limit is not None:
             ratios[name] = value / limit
-    devices: Scalar = 1.0
-    for dim in s.dims:
-        devices = devices * dim.degree
-    ratios["device count"] = devices / s.situation.devices
-    return Replica(s, decode, prefill, pass_seconds, tpot, ttft, x.batch / duration, devices, ledgers, ratios)
+    return Replica(s, decode, prefill, pass_seconds, tpot, ttft, x.batch / duration, _devices(s), ledgers, ratios)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
@@ -15,13 +15,13 @@ from perfmodel.operators.state import activations_kept, layer_parameters
 from perfmodel.operators.streaming import optimizer_update
 from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import call_terms
-from perfmodel.phases.memo import Memo
+from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum, split_by
 from perfmodel.units import Seconds
 
-__all__ = ["Step", "evaluate_training", "settle_training", "step_tree"]
+__all__ = ["Step", "check_training", "evaluate_training", "settle_training", "step_tree"]
 
 HIDDEN_SYNC = 0.9
 """Share of the last backward pass beside which gradients can travel (the first bucket must fill first); assumed."""
@@ -267,6 +267,21 @@ def _memory_ratios(ledgers: Mapping[str, Sequence[Line]], machine: Machine) -> d
     return ratios
 
 
+def check_training(
+    x: Plan,
+    techniques: Sequence[Technique],
+    situation: Situation,
+    network: Network,
+    framework: Mapping[str, float],
+) -> tuple[Settled, dict[str, Scalar]]:
+    """Settle a plan and say how well formed it is: demand / limit of every count and divisibility."""
+    settled, ratios = settle_training(x, techniques, situation, network, framework)
+    for technique in techniques:
+        for name, ratio in technique.legal(x, settled, situation).items():
+            ratios[name] = maximum(ratios[name], ratio) if name in ratios else ratio
+    return settled, ratios
+
+
 def evaluate_training(
     x: Plan,
     techniques: Sequence[Technique],
@@ -286,16 +301,15 @@ def evaluate_training(
     framework : behaviour constants of the training software, in base units.
     memo : remembers operator terms between slabs that share sizes.
     """
-    settled, legal = settle_training(x, techniques, situation, network, framework)
-    operators = (memo or Memo()).get(settled.sizes, lambda: _operator_terms(settled, machine))
+    settled, ratios = check_training(x, techniques, situation, network, framework)
+    small, expand = collapse(settled.sizes)
+    operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), machine))
+    operators = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in operators] if expand else operators
     technique_terms: list[Term] = []
     lines: list[Line] = []
-    ratios: dict[str, Scalar] = dict(legal)
     for technique in techniques:
         technique_terms += technique.terms(x, settled, machine, network)
         lines += technique.memory(x, settled, machine)
-        for name, ratio in technique.legal(x, settled, situation).items():
-            ratios[name] = maximum(ratios[name], ratio) if name in ratios else ratio
     terms = [*operators, *technique_terms, *_update_terms(settled, machine)]
     terms += _replays(settled, terms)
     tree, busy = step_tree(settled, terms)

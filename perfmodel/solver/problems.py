@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perfmodel.elementwise import Scalar, ceil, maximum, minimum
+from perfmodel.elementwise import Scalar, ceil, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
-from perfmodel.phases.serving import Replica, evaluate_serving
-from perfmodel.phases.training import Step, evaluate_training
+from perfmodel.phases.serving import Replica, check_serving, evaluate_serving
+from perfmodel.phases.training import Step, check_training, evaluate_training
 from perfmodel.solver.search import Judged
 from perfmodel.techniques.base import Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -76,13 +76,17 @@ class TrainingProblem:
             x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo
         )
 
+    def form(self, x: Plan) -> Mapping[str, Scalar]:
+        """Whether counts and divisions come out whole."""
+        return check_training(x, self.techniques, self.situation, self.network, self.framework)[1]
+
     def judge(self, x: Plan) -> Judged:
         """Score, device count and constraints of a block."""
         step = self.evaluate(x)
         ratios = {**step.ratios, **_quality(step.settled, self.quality_budget, self.excused)}
         budget = {n: r for n, r in ratios.items() if is_budget(n)}
-        shape = {n: r for n, r in ratios.items() if not is_budget(n)}
-        return Judged(self._score(step, x), x.devices, step.seconds, shape, budget)
+        form = {n: r for n, r in ratios.items() if not is_budget(n)}
+        return Judged(self._score(step, x), x.devices, step.seconds, budget, form)
 
     def _score(self, step: Step, x: Plan) -> Scalar:
         if self.objective == "time":
@@ -113,6 +117,10 @@ class ServingProblem:
             x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo
         )
 
+    def form(self, x: Plan) -> Mapping[str, Scalar]:
+        """Whether counts and divisions come out whole."""
+        return check_serving(x, self.techniques, self.situation, self.network, self.framework)
+
     def replicas(self, replica: Replica) -> Scalar:
         """Replicas that carry the wanted rate; one where no rate is wanted."""
         rate = self.situation.workload.rate
@@ -124,13 +132,13 @@ class ServingProblem:
         replicas = self.replicas(replica)
         devices = replicas * replica.devices
         ratios = {**replica.ratios, **_quality(replica.settled, self.quality_budget, self.excused)}
-        ratios["device count"] = maximum(ratios["device count"], devices / self.situation.devices)
         budget = {n: r for n, r in ratios.items() if is_budget(n)}
-        shape = {n: r for n, r in ratios.items() if not is_budget(n)}
         concurrency = self.situation.workload.concurrency
         if concurrency is not None:
-            shape["concurrency"] = x.batch * replicas / concurrency
-        return Judged(self._score(replica, devices, x), replica.devices, replica.tpot, shape, budget)
+            budget["concurrency"] = x.batch * replicas / concurrency
+        budget["machine size"] = devices / self.situation.devices
+        form = {n: r for n, r in ratios.items() if not is_budget(n)}
+        return Judged(self._score(replica, devices, x), replica.devices, replica.tpot, budget, form)
 
     def _score(self, replica: Replica, devices: Scalar, x: Plan) -> Scalar:
         if self.objective == "time":

@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.elementwise import Scalar
-from perfmodel.solver.space import Block, Space
+from perfmodel.solver.space import BLOCK_CELLS, Block, Space
 from perfmodel.techniques.settled import Plan
 
 __all__ = ["Candidate", "Judged", "NearMiss", "Outcome", "Problem", "search"]
 
-KEEP = 48
+KEEP = 16
 """Plans kept per block and per device count."""
+
+
+WORTH_NARROWING = 0.25
+"""Share of the mesh that a constraint must reject for its dimensions to be merged into one of survivors only."""
 
 
 class Judged(NamedTuple):
@@ -28,22 +32,26 @@ class Judged(NamedTuple):
     score : what is minimised.
     devices : devices each plan uses.
     seconds : what the table of device counts shows (time of a step, of a token).
-    shape : demand / limit of what makes a plan well formed (divisibility, counts).
     budget : demand / limit of what a plan spends (memory, latency, quality); these explain *why not*.
+    form : demand / limit of counts and divisions, for those that did not narrow the mesh beforehand.
     """
 
     score: Scalar
     devices: Scalar
     seconds: Scalar
-    shape: Mapping[str, Scalar]
     budget: Mapping[str, Scalar]
+    form: Mapping[str, Scalar]
 
 
 class Problem(Protocol):
     """A planning problem: how to judge plans."""
 
+    def form(self, x: Plan) -> Mapping[str, Scalar]:
+        """Demand / limit of what makes a plan well formed (divisibility, counts); cheap."""
+        ...
+
     def judge(self, x: Plan) -> Judged:
-        """Judge a block of plans, or one."""
+        """Judge a block of well-formed plans, or one."""
         ...
 
 
@@ -78,7 +86,7 @@ class Outcome:
     alone : plans that one constraint alone rejects.
     best : legal plans, best first.
     by_devices : best legal plan of every device count.
-    near : nearest misses, best first.
+    near : best plan that a constraint alone rejects, by constraint and device count.
     closest : the plan that comes nearest to legal when none is, with its worst constraint.
     """
 
@@ -89,7 +97,7 @@ class Outcome:
     alone: dict[str, int] = field(default_factory=dict)
     best: list[Candidate] = field(default_factory=list)
     by_devices: dict[int, list[Candidate]] = field(default_factory=dict)
-    near: dict[str, NearMiss] = field(default_factory=dict)
+    near: dict[tuple[str, int], NearMiss] = field(default_factory=dict)
     closest: tuple[float, str, Candidate] | None = None
     axes: tuple[tuple[str, int], ...] = ()
 
@@ -103,14 +111,14 @@ def _over(ratio: Scalar) -> NDArray[np.bool_]:
     return np.asarray(~(np.asarray(ratio) <= 1.0 + 1e-9))
 
 
-def _well_formed(judged: Judged, cells: int, outcome: Outcome) -> NDArray[np.bool_]:
-    """Mask of well-formed plans; applied smallest shape first so that it grows to the size it needs."""
-    mask: NDArray[np.bool_] = np.asarray(True)
-    for name, ratio in sorted(judged.shape.items(), key=lambda item: _size(item[1])):
+def _well_formed(ratios: Mapping[str, Scalar], block: Block, outcome: Outcome) -> NDArray[np.bool_]:
+    """Mask of the constraints that narrow the mesh most, with as few dimensions as they need; counts what each rejects."""
+    mask: NDArray[np.bool_] = np.ones((1,) * len(block.shape), dtype=bool)
+    for name, ratio in sorted(ratios.items(), key=lambda item: _size(item[1])):
         over = _over(ratio)
-        count = int(over.sum()) * (cells // over.size)
+        count = int(over.sum()) * (block.cells // over.size)
         outcome.rejected[name] = outcome.rejected.get(name, 0) + count
-        if count:
+        if count >= WORTH_NARROWING * block.cells or over.all():
             mask = mask & ~over
     return mask
 
@@ -129,12 +137,15 @@ def search(
     """
     outcome = Outcome(left_out=space.left_out)
     outcome.axes = tuple((" × ".join(a.columns), len(a.values)) for a in (*space.structural, *space.numeric))
-    for block in space.blocks() if limit is None else space.blocks(limit):
-        judged = problem.judge(block.columns())
-        _absorb(outcome, block, judged)
-        outcome.cells += block.cells
-        if progress is not None:
-            progress(outcome.cells)
+    for slab in space.slabs():
+        mask = _well_formed(problem.form(slab.columns()), slab, outcome)
+        kept = slab.keep(mask)
+        for block in kept.pieces(limit or BLOCK_CELLS):
+            if block.cells:
+                _absorb(outcome, block, problem.judge(block.columns()))
+            if progress is not None:
+                progress(outcome.cells + block.cells)
+        outcome.cells += slab.cells
     outcome.best.sort(key=lambda c: c.score)
     del outcome.best[KEEP:]
     for candidates in outcome.by_devices.values():
@@ -144,27 +155,33 @@ def search(
 
 
 def _absorb(outcome: Outcome, block: Block, judged: Judged) -> None:
-    """Fold one judged block into the outcome."""
+    """Fold one judged block of well-formed plans into the outcome."""
     cells, shape = block.cells, block.shape
-    formed = np.broadcast_to(_well_formed(judged, cells, outcome), shape)
     overs = {name: _over(ratio) for name, ratio in judged.budget.items()}
-    for name, over in overs.items():
-        outcome.rejected[name] = outcome.rejected.get(name, 0) + int(over.sum()) * (cells // over.size)
-    failed: NDArray[np.int8] = np.zeros((), dtype=np.int8)
-    for over in sorted(overs.values(), key=lambda o: o.size):
-        failed = failed + over.view(np.int8)
-    legal = formed & (failed == 0)
+    failed: NDArray[np.int16] = np.zeros((), dtype=np.int16)
+    for name, over in sorted(overs.items(), key=lambda item: item[1].size):
+        count = int(over.sum()) * (cells // over.size)
+        outcome.rejected[name] = outcome.rejected.get(name, 0) + count
+        if count:
+            failed = failed + over.view(np.int8)
+    for ratio in judged.form.values():
+        over = _over(ratio)
+        if over.any():
+            failed = failed + over.view(np.int8) * np.int16(64)
+    failed = np.broadcast_to(failed, shape)
+    legal = failed == 0
     count = int(legal.sum())
     outcome.legal += count
     score = np.broadcast_to(np.asarray(judged.score, dtype=float), shape)
     take = _Taker(block, judged, score)
     if count:
         _keep_best(outcome, take, legal, judged)
-    once = formed & (failed == 1)
-    for name, over in overs.items():
-        _near_miss(outcome, name, take, once & over, judged.budget[name])
+    if count < cells:
+        once = failed == 1
+        for name, over in overs.items():
+            _near_miss(outcome, name, take, once & over, judged.budget[name])
     if not outcome.legal and not outcome.near:
-        _closest(outcome, take, formed, judged)
+        _closest(outcome, take, judged)
 
 
 class _Taker:
@@ -213,24 +230,26 @@ def _near_miss(outcome: Outcome, name: str, take: _Taker, mask: NDArray[np.bool_
     if not count:
         return
     outcome.alone[name] = outcome.alone.get(name, 0) + count
+    devices = np.broadcast_to(np.asarray(take.judged.devices), take.block.shape)
     finite = mask & np.broadcast_to(np.isfinite(np.asarray(ratio, dtype=float)), mask.shape)
-    if not finite.any():
-        return
-    index = take.lowest(finite, 1)[0]
-    miss = NearMiss(name, take.value(ratio, index), take.candidate(index), count)
-    known = outcome.near.get(name)
-    if known is None or miss.candidate.score < known.candidate.score:
-        outcome.near[name] = miss
+    weighed = take.score * np.asarray(ratio, dtype=float)  # a good plan that is nearly legal, not the best that is far off
+    numbers = np.unique(devices[finite])
+    for number in numbers:
+        here = finite & (devices == number) if numbers.size > 1 else finite
+        index = int(np.argmin(np.where(here, weighed, np.inf)))
+        miss = NearMiss(name, take.value(ratio, index), take.candidate(index), count)
+        known = outcome.near.get((name, int(number)))
+        if known is None or miss.ratio * miss.candidate.score < known.ratio * known.candidate.score:
+            outcome.near[name, int(number)] = miss
 
 
-def _closest(outcome: Outcome, take: _Taker, formed: NDArray[np.bool_], judged: Judged) -> None:
+def _closest(outcome: Outcome, take: _Taker, judged: Judged) -> None:
     """Remember the well-formed plan whose worst ratio is least: what comes nearest when nothing is legal."""
-    if not formed.any() or not judged.budget:
+    if not judged.budget:
         return
     worst = np.broadcast_to(_worst(judged.budget.values()), take.block.shape)
-    masked = np.where(formed, worst, np.inf)
-    index = int(np.argmin(masked))
-    ratio = float(masked.flat[index])
+    index = int(np.argmin(worst))
+    ratio = float(worst.flat[index])
     if outcome.closest is None or ratio < outcome.closest[0]:
         name = max(judged.budget, key=lambda n: take.value(judged.budget[n], index))
         outcome.closest = (ratio, name, take.candidate(index))

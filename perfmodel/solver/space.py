@@ -8,27 +8,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Block", "Space", "build_space"]
+__all__ = ["Block", "Lane", "Space", "build_space"]
 
 BLOCK_CELLS = 250_000
 """Cells evaluated at once: arrays of this size stay near the processor, and memory stays bounded whatever the space."""
+MESH_CELLS = 50_000_000
+"""Cells whose form (divisibility, counts) is checked at once; the arrays that check it are far smaller."""
+
+Structural = tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]
+
+
+class Lane(NamedTuple):
+    """One dimension of a block: columns that are set together, one row per entry."""
+
+    columns: tuple[str, ...]
+    table: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, axis: Axis) -> Lane:
+        """Lane of a numeric axis."""
+        return cls(axis.columns, np.array(axis.values, dtype=float).reshape(len(axis.values), len(axis.columns)))
 
 
 class Block(NamedTuple):
-    """A part of the mesh: structural values, and one array per numeric axis on a dimension of its own."""
+    """A part of the mesh: structural values, and lanes on dimensions of their own."""
 
-    structural: tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]
-    axes: tuple[Axis, ...]
+    structural: Structural
+    lanes: tuple[Lane, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Length of every numeric axis."""
-        return tuple(len(axis.values) for axis in self.axes)
+        """Length of every lane."""
+        return tuple(len(lane.table) for lane in self.lanes)
 
     @property
     def cells(self) -> int:
@@ -37,27 +54,51 @@ class Block(NamedTuple):
 
     def columns(self) -> Plan:
         """Plan columns as arrays that broadcast against each other."""
-        x = Plan()
-        for names, values in self.structural:
-            for name, value in zip(names, values, strict=True):
-                setattr(x, name, value)
-        for i, axis in enumerate(self.axes):
-            shape = [1] * len(self.axes)
-            shape[i] = len(axis.values)
-            for j, name in enumerate(axis.columns):
-                setattr(x, name, np.array([float(v[j]) for v in axis.values]).reshape(shape))
+        x = self._fixed()
+        for i, lane in enumerate(self.lanes):
+            shape = [1] * len(self.lanes)
+            shape[i] = len(lane.table)
+            for j, name in enumerate(lane.columns):
+                setattr(x, name, lane.table[:, j].reshape(shape))
         return x
 
     def plan(self, index: int) -> Plan:
         """One plan of the block, by its flat index, as plain numbers."""
+        x = self._fixed()
+        for lane, i in zip(self.lanes, np.unravel_index(index, self.shape), strict=True):
+            for name, value in zip(lane.columns, lane.table[int(i)].tolist(), strict=True):
+                setattr(x, name, value)
+        return x
+
+    def _fixed(self) -> Plan:
         x = Plan()
         for names, values in self.structural:
             for name, value in zip(names, values, strict=True):
                 setattr(x, name, value)
-        for axis, i in zip(self.axes, np.unravel_index(index, self.shape), strict=True):
-            for name, value in zip(axis.columns, axis.values[int(i)], strict=True):
-                setattr(x, name, float(value))
         return x
+
+    def keep(self, mask: NDArray[np.bool_]) -> Block:
+        """Well-formed plans only: the lanes that ``mask`` depends on become one lane of their surviving tuples."""
+        involved = [i for i, n in enumerate(mask.shape) if n > 1]
+        if not involved:
+            return self if mask.all() else Block(self.structural, (Lane((), np.zeros((0, 0))),))
+        chosen = np.nonzero(mask.reshape([mask.shape[i] for i in involved]))
+        columns = tuple(name for i in involved for name in self.lanes[i].columns)
+        table = np.concatenate([self.lanes[i].table[rows] for i, rows in zip(involved, chosen, strict=True)], axis=1)
+        others = tuple(lane for i, lane in enumerate(self.lanes) if i not in involved)
+        return Block(self.structural, (Lane(columns, table), *others))
+
+    def pieces(self, limit: int = BLOCK_CELLS) -> Iterator[Block]:
+        """Cut along the leading lanes until a piece has at most ``limit`` cells."""
+        position = next((i for i, n in enumerate(self.shape) if n > 1), None)
+        if self.cells <= limit or position is None:
+            yield self
+            return
+        lane = self.lanes[position]
+        size = math.ceil(len(lane.table) / min(len(lane.table), math.ceil(self.cells / limit)))
+        for start in range(0, len(lane.table), size):
+            part = lane._replace(table=lane.table[start : start + size])
+            yield from Block(self.structural, (*self.lanes[:position], part, *self.lanes[position + 1 :])).pieces(limit)
 
 
 class Space(NamedTuple):
@@ -82,33 +123,18 @@ class Space(NamedTuple):
         """Every plan column."""
         return tuple(name for axis in (*self.structural, *self.numeric) for name in axis.columns)
 
-    def blocks(self, limit: int = BLOCK_CELLS) -> Iterator[Block]:
-        """Slabs of structural values, cut along the leading axes until a block has at most ``limit`` cells."""
+    def slabs(self, limit: int = MESH_CELLS) -> Iterator[Block]:
+        """One block per combination of structural values, cut where it is enormous."""
+        lanes = tuple(Lane.of(axis) for axis in self.numeric)
         for chosen in itertools.product(*(axis.values for axis in self.structural)):
             fixed = tuple((axis.columns, value) for axis, value in zip(self.structural, chosen, strict=True))
-            for axes in _cut(self.numeric, limit):
-                yield Block(fixed, axes)
+            yield from Block(fixed, lanes).pieces(limit)
 
     def plans(self) -> Iterator[Plan]:
         """Every plan on its own, as plain numbers: the slow, obvious way."""
-        for block in self.blocks():
+        for block in self.slabs():
             for index in range(block.cells):
                 yield block.plan(index)
-
-
-def _cut(axes: tuple[Axis, ...], limit: int) -> Iterator[tuple[Axis, ...]]:
-    """Split the leading axis value by value while the product of the lengths is above ``limit``."""
-    cells = math.prod(len(a.values) for a in axes)
-    position = next((i for i, a in enumerate(axes) if len(a.values) > 1), None)
-    if cells <= limit or position is None:
-        yield axes
-        return
-    axis = axes[position]
-    pieces = min(len(axis.values), math.ceil(cells / limit))
-    size = math.ceil(len(axis.values) / pieces)
-    for start in range(0, len(axis.values), size):
-        part = axis._replace(values=axis.values[start : start + size])
-        yield from _cut((*axes[:position], part, *axes[position + 1 :]), limit)
 
 
 def build_space(techniques: Sequence[Technique], situation: Situation, pinned: Mapping[str, Any]) -> Space:

@@ -19,7 +19,7 @@ __all__ = ["Model", "ModelFile", "load_model"]
 class ModelFile(BaseModel):
     """A file of ``models/``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
     """What reports print."""

@@ -1,0 +1,91 @@
+"""How sure: draws of the uncertain constants, shared by all plans, give intervals and the probability that the winner wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.machine.build import DEFAULT_SPREAD, Machine
+from perfmodel.solver.result import EvaluatedPlan, Interval, TermRow
+
+__all__ = ["Draws", "draw"]
+
+SAMPLES = 2000
+NORMAL_80 = 1.2816
+"""Standard deviations in the half-width of a normal 80 % interval."""
+GROUPS = ("matrix", "attention", "memory", "network", "host")
+
+
+class Draws(NamedTuple):
+    """Outcome of the draws for a list of plans, the first being the chosen one."""
+
+    interval: Interval
+    win_probability: float | None
+    regret: float | None
+
+
+def _group(row: TermRow) -> str:
+    """Uncertain quantity that a term scales with."""
+    if row.resource == "network" or "link" in row.resource or row.name in ("stage hand-over",):
+        return "network"
+    if "host" in row.resource or row.name == "step overhead":
+        return "host"
+    if row.name == "attention":
+        return "attention"
+    if row.name in ("elementwise", "optimizer", "softmax", "unpack weights", "quantise"):
+        return "memory"
+    return "matrix"
+
+
+def _spreads(machine: Machine, network_spread: float) -> NDArray[np.float64]:
+    main = machine.main
+    by_group = {
+        "matrix": main.constant("gemm", "bf16").spread,
+        "attention": main.constant("attention", "bf16").spread,
+        "memory": main.constant("elementwise", "any").spread,
+        "network": network_spread,
+        "host": DEFAULT_SPREAD["assumed"],
+    }
+    return np.array([by_group[g] for g in GROUPS])
+
+
+def draw(
+    plans: Sequence[EvaluatedPlan],
+    scores: Sequence[float],
+    machine: Machine,
+    *,
+    network_spread: float,
+    seed: int = 0,
+) -> Draws:
+    """Draw the constants of every group log-normally and rescale the exposed terms of each plan.
+
+    Exposed times are scaled linearly, so hidden communication that would emerge is not seen: a first-order interval.
+
+    Parameters
+    ----------
+    plans : evaluated plans, the chosen one first.
+    scores : what the search minimised, plan by plan; it is taken to scale with the time.
+    machine : whose constants are uncertain.
+    network_spread : relative half-width of the 80 % interval of link efficiencies.
+    seed : of the generator; the same question gives the same answer.
+    """
+    spreads = _spreads(machine, network_spread)
+    rng = np.random.default_rng(seed)
+    factors = np.exp(rng.standard_normal((SAMPLES, len(GROUPS))) * np.log1p(spreads) / NORMAL_80)
+    parts = np.array([[sum(r.seconds for r in p.terms if _group(r) == g) for g in GROUPS] for p in plans])
+    rest = np.array([p.seconds - p.timed_seconds for p in plans])
+    times = factors @ parts.T + rest
+    low, high = (float(v) for v in np.quantile(times[:, 0], (0.1, 0.9)))
+    scale = plans[0].seconds / float(np.median(times[:, 0]))
+    basis = f"gemm {machine.main.constant('gemm', 'bf16').kind}, 80 % half-widths " + ", ".join(
+        f"{g} {s:.0%}" for g, s in zip(GROUPS, spreads, strict=True)
+    )
+    interval = Interval(low * scale, high * scale, basis)
+    if len(plans) < 2:
+        return Draws(interval, None, None)
+    cost = times / np.array([p.seconds for p in plans]) * np.array(scores)
+    best = cost.min(axis=1)
+    return Draws(interval, float(np.mean(cost[:, 0] <= best * (1 + 1e-9))), float(np.mean(cost[:, 0] / best - 1.0)))

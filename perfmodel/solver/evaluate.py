@@ -1,0 +1,245 @@
+"""One plan as plain numbers, with its terms, ledger, metrics and bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
+from perfmodel.phases.compose import Exposure
+from perfmodel.phases.serving import Replica
+from perfmodel.phases.training import Step
+from perfmodel.solver.problems import ServingProblem, TrainingProblem, energy_per_second
+from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
+from perfmodel.techniques import sharding
+from perfmodel.techniques.base import Line, Technique
+from perfmodel.techniques.settled import Plan, Settled
+
+__all__ = ["evaluate_plan", "model_flops_per_token", "term_rows"]
+
+HOUR = 3600.0
+
+
+def term_rows(exposures: Sequence[Exposure]) -> tuple[TermRow, ...]:
+    """Rows merged by name, largest first; zero rows dropped."""
+    merged: dict[str, list[Any]] = {}
+    for row in exposures:
+        entry = merged.setdefault(row.name, [0.0, 0.0, {}])
+        entry[0] += row.exposed
+        entry[1] += row.busy
+        entry[2][row.resource] = entry[2].get(row.resource, 0.0) + max(row.exposed, 1e-30)
+    total = sum(e[0] for e in merged.values()) or 1.0
+    rows = [TermRow(n, max(e[2], key=e[2].get), e[0], e[1], e[0] / total) for n, e in merged.items() if e[1] or e[0]]
+    return tuple(sorted(rows, key=lambda r: -r.seconds))
+
+
+def _ledgers(ledgers: Mapping[str, Sequence[Line]], tiers: Mapping[str, float], stages: float) -> tuple[StageLedger, ...]:
+    """Ledger per stage; one stage has one ledger."""
+    result = []
+    for stage, lines in ledgers.items():
+        kept = tuple(LedgerLine(line.name, line.tier, float(line.bytes)) for line in lines if float(line.bytes) > 0.0)
+        totals: dict[str, float] = {}
+        for line in kept:
+            totals[line.tier] = totals.get(line.tier, 0.0) + line.bytes
+        result.append(StageLedger(stage, kept, totals, {t: float(tiers[t]) for t in totals}))
+    return tuple(result) if stages > 1 else (result[0]._replace(stage="only"),)
+
+
+def _degrees(s: Settled) -> tuple[Degree, ...]:
+    """Dims nearest first with the level their ranks stay inside."""
+    result, reach = [], 1.0
+    for dim in sorted(s.dims, key=lambda d: d.near):
+        reach *= float(dim.degree)
+        level = next((lvl.name for lvl in s.network.levels if reach <= lvl.reach), s.network.levels[-1].name)
+        result.append(Degree(dim.name, round(float(dim.degree)), level))
+    return tuple(result)
+
+
+def _summary(x: Plan, techniques: Sequence[Technique]) -> tuple[str, ...]:
+    """Active techniques in words: those with a column away from its neutral value."""
+    words = []
+    for technique in techniques:
+        changed = {c: getattr(x, c) for c, v in technique.neutral.items() if getattr(x, c) != v}
+        if technique.name == "sharding":
+            words.append(sharding.describe(*(getattr(x, c) for c in technique.neutral)))
+        elif technique.name == "recompute":
+            words.append(("no", "selective", "full")[int(x.recompute)] + " recomputation")
+        elif changed:
+            values = ", ".join(f"{c.replace('_', ' ')} {_number(v)}" for c, v in changed.items())
+            words.append(f"{technique.name.replace('_', ' ')}: {values}")
+    return tuple(words)
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def model_flops_per_token(architecture: Any, sequence: float) -> float:
+    """Forward FLOP per token of a sequence: every product once, attention by its causal pairs [FLOP].
+
+    Training counts three times this (backward is twice the forward), recomputation not included: the definition of MFU here.
+    """
+    sizes = Sizes(sequences=1.0, queries=sequence, context=sequence)
+    calls = [*layer_calls(architecture, sizes)]
+    layers = sum(c.work.flops * c.share for c in calls if c.work.operator != "elementwise") * architecture.layers
+    ends = [*embedding_calls(architecture, sizes), *head_calls(architecture, sizes, rows=sequence, logit_bytes=0.0)]
+    return float(layers + sum(c.work.flops for c in ends if c.work.operator == "gemm")) / sequence
+
+
+def evaluate_plan(problem: TrainingProblem | ServingProblem, x: Plan) -> EvaluatedPlan:
+    """Evaluate one plan as numbers: the same functions as the mesh, with names kept."""
+    if isinstance(problem, TrainingProblem):
+        return _training(problem, x)
+    return _serving(problem, x)
+
+
+def _basis(interval_kind: str) -> Interval:
+    return Interval(0.0, 0.0, interval_kind)
+
+
+def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
+    step: Step = problem.evaluate(x)
+    workload, machine = problem.situation.workload, problem.machine
+    seconds, devices = float(step.seconds), round(x.devices)
+    exposures = step.tree.exposed()
+    rows = term_rows(exposures)
+    tokens = workload.global_batch
+    flops = 3.0 * model_flops_per_token(problem.situation.architecture, workload.sequence)
+    peak = machine.main.peak(workload.recipe.compute)
+    steps = workload.tokens / tokens
+    busy = min(float(step.busy) / seconds, 1.0)
+    power = energy_per_second(machine, busy) * devices
+    extra = float(step.settled.layout.extra_steps)
+    run_seconds = seconds * steps * (1.0 + extra)
+    device_hours = devices * run_seconds / HOUR
+    price = None if machine.price is None else machine.price * HOUR
+    energy = power * run_seconds / 3.6e9
+    metrics: dict[str, float | None] = {
+        "step_seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "tokens_per_second_per_device": tokens / seconds / devices,
+        "mfu": tokens / seconds * flops / (devices * peak),
+        "run_days": run_seconds / 86400.0,
+        "run_device_hours": device_hours,
+        "run_node_hours": device_hours / machine.per_node,
+        "run_energy_mwh": energy,
+        "run_cost_usd": None if price is None else device_hours * price,
+        "run_co2_tonnes": None if machine.carbon is None else energy * machine.carbon,
+        "micro_batches": float(step.settled.micro_batches),
+        "average_power_kw": power / 1e3,
+    }
+    return EvaluatedPlan(
+        columns=dict(vars(x)),
+        degrees=_degrees(step.settled),
+        summary=_summary(x, problem.techniques),
+        devices=devices,
+        seconds=seconds,
+        metrics=metrics,
+        terms=rows,
+        timed_seconds=seconds,
+        bound_seconds=_training_bound(problem, step, flops * tokens, peak * devices),
+        ledgers=_ledgers(step.ledgers, machine.tiers, float(step.settled.stages)),
+        bottleneck=_bottleneck(rows),
+        interval=_basis("not drawn"),
+        quality=_published(step.settled),
+        constraints={n: float(r) for n, r in step.ratios.items()},
+    )
+
+
+def _published(s: Settled) -> float | None:
+    loss = float(s.layout.quality_loss)
+    return None if loss != loss else loss
+
+
+def _training_bound(problem: TrainingProblem, step: Step, flops: float, peak: float) -> float:
+    """Every product at peak on all devices, and every parameter's state read and written once at full bandwidth [s]."""
+    s = step.settled
+    owned = sum(float(f.heaviest / f.shards(s.layout.optimizer_shards)) for f in s.families)
+    states = owned * (2.0 * s.optimizer_bytes * (1.0 - float(s.layout.optimizer_off)) + s.gradients_bytes)
+    return flops / peak + states / problem.machine.main.bandwidth
+
+
+def _bottleneck(rows: Sequence[TermRow]) -> str:
+    """Resource with the largest exposed share."""
+    shares: dict[str, float] = {}
+    for row in rows:
+        shares[row.resource] = shares.get(row.resource, 0.0) + row.seconds
+    return max(shares, key=lambda r: shares[r]) if shares else "none"
+
+
+def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
+    replica: Replica = problem.evaluate(x)
+    s, workload, machine = replica.settled, problem.situation.workload, problem.machine
+    replicas = float(problem.replicas(replica))
+    devices = round(float(replica.devices) * replicas)
+    rate = float(replica.rate) if workload.rate is None else min(float(replica.rate), workload.rate / replicas)
+    output = rate * workload.output
+    per_device = output / float(replica.devices)
+    price = machine.price
+    duration = float(replica.ttft) + (workload.output - 1) * float(replica.tpot)
+    busy = min(float(replica.pass_seconds) / max(float(replica.tpot), 1e-12), 1.0)
+    power = energy_per_second(machine, busy)
+    dollars = None if price is None else price / per_device * 1e6
+    prefill_share = _prefill_share(replica, float(x.batch) / float(s.split("batch")), workload)
+    rows = term_rows(replica.decode.exposed())
+    metrics: dict[str, float | None] = {
+        "ttft_seconds": float(replica.ttft),
+        "tpot_seconds": float(replica.tpot),
+        "e2e_seconds": duration,
+        "pass_seconds": float(replica.pass_seconds),
+        "tokens_per_second_per_user": 1.0 / float(replica.tpot),
+        "output_tokens_per_second_per_device": per_device,
+        "output_tokens_per_second": output * replicas,
+        "total_tokens_per_second_per_device": rate * (workload.output + workload.prompt) / float(replica.devices),
+        "requests_per_second": rate * replicas,
+        "replicas": replicas,
+        "devices_per_replica": float(replica.devices),
+        "batch_per_replica": float(x.batch),
+        "usd_per_million_output_tokens": dollars,
+        "joules_per_output_token": power / per_device,
+        "kv_tokens_capacity": _kv_capacity(replica, machine.tiers),
+        "prefill_share": prefill_share,
+    }
+    bound = _pass_bound(replica)
+    return EvaluatedPlan(
+        columns=dict(vars(x)),
+        degrees=_degrees(s),
+        summary=_summary(x, problem.techniques),
+        devices=devices,
+        seconds=float(replica.tpot),
+        metrics=metrics,
+        terms=rows,
+        timed_seconds=float(replica.pass_seconds),
+        bound_seconds=bound,
+        ledgers=_ledgers(replica.ledgers, machine.tiers, float(s.stages)),
+        bottleneck=_bottleneck(rows),
+        interval=_basis("not drawn"),
+        quality=_published(s),
+        constraints={n: float(r) for n, r in replica.ratios.items()},
+        extra_terms={"prefill": term_rows(replica.prefill.exposed())},
+    )
+
+
+def _prefill_share(replica: Replica, per_rank: float, workload: Any) -> float:
+    """Share of the device's time that prefills take [1]."""
+    stall = float(replica.tpot) - float(replica.pass_seconds) / float(replica.settled.layout.tokens_per_pass)
+    del per_rank, workload
+    return max(stall, 0.0) / float(replica.tpot)
+
+
+def _kv_capacity(replica: Replica, tiers: Mapping[str, float]) -> float:
+    """Cached tokens that fit beside everything else, on the fuller stage, for the whole replica."""
+    s = replica.settled
+    tokens = []
+    for name, layers in (("first", s.first_layers), ("last", s.last_layers)):
+        lines = replica.ledgers[name]
+        tier = next(line.tier for line in lines if line.name == "KV cache")
+        others = sum(float(line.bytes) for line in lines if line.tier == tier and line.name != "KV cache")
+        per_token = float(layers) * float(s.cache_per_sequence) / float(s.context)
+        tokens.append(max(float(tiers[tier]) - others, 0.0) / per_token if per_token else float("inf"))
+    return min(tokens) * float(s.split("batch"))
+
+
+def _pass_bound(replica: Replica) -> float:
+    """Bound of one decode pass: products at peak and compulsory bytes at full bandwidth, nothing exposed [s]."""
+    return sum(row.bound for row in replica.decode.exposed())

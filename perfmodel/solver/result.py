@@ -1,0 +1,214 @@
+"""Typed, frozen results: what a plan is, what it costs, why, and what else was considered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+__all__ = [
+    "Answer",
+    "Certificate",
+    "Degree",
+    "EvaluatedPlan",
+    "Interval",
+    "LedgerLine",
+    "ParetoPoint",
+    "Rejected",
+    "Rival",
+    "ScalingRow",
+    "StageLedger",
+    "TermRow",
+]
+
+
+class TermRow(NamedTuple):
+    """One line of the time table: seconds it adds to the elapsed time, and seconds its resource is busy."""
+
+    name: str
+    resource: str
+    seconds: float
+    busy_seconds: float
+    share: float
+
+
+class LedgerLine(NamedTuple):
+    """One line of the memory ledger of a device [B]."""
+
+    name: str
+    tier: str
+    bytes: float
+
+
+class StageLedger(NamedTuple):
+    """Memory of one pipeline stage, per device."""
+
+    stage: str
+    lines: tuple[LedgerLine, ...]
+    totals: Mapping[str, float]
+    """Sum by tier [B]."""
+    capacities: Mapping[str, float]
+    """Capacity by tier [B]."""
+
+    @property
+    def fullest(self) -> tuple[str, float]:
+        """The fullest tier and how full it is [1]."""
+        tier = max(self.totals, key=lambda t: self.totals[t] / self.capacities[t])
+        return tier, self.totals[tier] / self.capacities[tier]
+
+
+class Degree(NamedTuple):
+    """One factor of the device count and the topology level its ranks stay inside."""
+
+    name: str
+    degree: int
+    level: str
+
+
+class Interval(NamedTuple):
+    """80 % interval of the predicted time, and what it stands on."""
+
+    low: float
+    high: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class EvaluatedPlan:
+    """One plan with everything known about it.
+
+    Parameters
+    ----------
+    columns : plan columns by name.
+    degrees : factors of the device count; their product is ``devices`` (of one replica when serving).
+    summary : techniques in words, one per entry.
+    devices : devices used in all.
+    seconds : time of one step (training) or per output token (serving) [s].
+    metrics : what a user asks for, by name with unit in the name.
+    terms : where the time goes; exposed seconds sum to ``timed_seconds``.
+    timed_seconds : what the terms add up to: the step, or one decode pass [s].
+    bound_seconds : no implementation of this plan on this machine is faster [s].
+    ledgers : memory per stage.
+    bottleneck : resource with the largest share.
+    interval : 80 % interval of ``seconds``.
+    quality : published relative loss of quality, ``None`` when unknown.
+    constraints : demand / limit by name; legal up to 1.
+    extra_terms : terms of further passes (prefill), by name.
+    """
+
+    columns: Mapping[str, Any]
+    degrees: tuple[Degree, ...]
+    summary: tuple[str, ...]
+    devices: int
+    seconds: float
+    metrics: Mapping[str, float | None]
+    terms: tuple[TermRow, ...]
+    timed_seconds: float
+    bound_seconds: float
+    ledgers: tuple[StageLedger, ...]
+    bottleneck: str
+    interval: Interval
+    quality: float | None = 0.0
+    constraints: Mapping[str, float] | None = None
+    extra_terms: Mapping[str, tuple[TermRow, ...]] | None = None
+
+    @property
+    def legal(self) -> bool:
+        """Whether every constraint is met."""
+        return all(ratio <= 1.0 + 1e-9 for ratio in (self.constraints or {}).values())
+
+
+class Rival(NamedTuple):
+    """A legal plan that lost: how much slower by the objective, and the terms it loses on."""
+
+    plan: EvaluatedPlan
+    score_ratio: float
+    loses_on: tuple[tuple[str, float], ...]
+    """(term, seconds more than the best plan), largest first."""
+
+
+class Rejected(NamedTuple):
+    """The best plan that one constraint alone rejects."""
+
+    constraint: str
+    ratio: float
+    plan: EvaluatedPlan
+    count: int
+    remedy: str
+
+
+class ScalingRow(NamedTuple):
+    """The best plan of one device count."""
+
+    devices: int
+    seconds: float
+    efficiency: float
+    """Work per device relative to the best count [1]."""
+    chosen: bool
+
+
+class ParetoPoint(NamedTuple):
+    """A plan that no other beats on both axes; (x, y) named by the answer's ``pareto_axes``."""
+
+    x: float
+    y: float
+    plan: Mapping[str, Any]
+
+
+class Certificate(NamedTuple):
+    """What the search did."""
+
+    candidates: int
+    """Plans in the mesh."""
+    left_out: int
+    """Tuples that techniques left out of joint axes as illegal or redundant."""
+    legal: int
+    rejected: Mapping[str, int]
+    rejected_alone: Mapping[str, int]
+    axes: tuple[tuple[str, int], ...]
+    exhaustive: bool
+    objective: str
+    runner_up_gap: float | None
+    """Score of the runner-up over the best, minus 1."""
+    win_probability: float | None
+    """Share of draws of the uncertain constants in which the best plan stays best among those kept."""
+    regret: float | None
+    """Mean loss from choosing it when another would have been best [1]."""
+    seconds: float
+    """Wall time of the search [s]."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one workload.
+
+    Parameters
+    ----------
+    phase : ``training`` or ``serving``.
+    workload : its name.
+    best : the plan to use, ``None`` when none is legal.
+    runners_up : next best plans that differ in more than a detail, best first.
+    rejected : nearest plans that a constraint alone rejects, most attractive first.
+    scaling : best plan per device count (training), empty when the count was given.
+    pareto : front of (``pareto_axes``).
+    certificate : what the search did.
+    assumptions : (what was assumed, the flag that changes it).
+    provenance : what the numbers stand on: (quantity, kind, source).
+    """
+
+    phase: str
+    workload: str
+    best: EvaluatedPlan | None
+    runners_up: tuple[Rival, ...]
+    rejected: tuple[Rejected, ...]
+    scaling: tuple[ScalingRow, ...]
+    pareto: tuple[ParetoPoint, ...]
+    pareto_axes: tuple[str, str]
+    certificate: Certificate
+    assumptions: tuple[tuple[str, str], ...]
+    provenance: tuple[tuple[str, str, str], ...]
+
+    @property
+    def feasible(self) -> bool:
+        """Whether a legal plan exists."""
+        return self.best is not None
