@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Annotated
-
-from perfmodel.elementwise import Scalar
+from typing import Annotated, Any
 
 __all__ = [
     "UNITS",
@@ -31,15 +29,16 @@ __all__ = [
     "parse_quantity",
 ]
 
-Bytes = Annotated[Scalar, "B"]
-BytesPerSecond = Annotated[Scalar, "B/s"]
-Seconds = Annotated[Scalar, "s"]
-Flops = Annotated[Scalar, "FLOP"]
-FlopsPerSecond = Annotated[Scalar, "FLOP/s"]
-Watts = Annotated[Scalar, "W"]
-Dollars = Annotated[Scalar, "USD"]
-Fraction = Annotated[Scalar, "1"]
-Tokens = Annotated[Scalar, "token"]
+# A number, an array or a symbol (``elementwise.Scalar``), spelt ``Any`` to keep array code out of the specs.
+Bytes = Annotated[Any, "B"]
+BytesPerSecond = Annotated[Any, "B/s"]
+Seconds = Annotated[Any, "s"]
+Flops = Annotated[Any, "FLOP"]
+FlopsPerSecond = Annotated[Any, "FLOP/s"]
+Watts = Annotated[Any, "W"]
+Dollars = Annotated[Any, "USD"]
+Fraction = Annotated[Any, "1"]
+Tokens = Annotated[Any, "token"]
 
 UNITS: dict[str, dict[str, float]] = {
     "B": {"B": 1.0, "b": 0.125},
@@ -85,7 +84,7 @@ def parse_quantity(text: str | float, dimension: str) -> float:
 
     Parameters
     ----------
-    text : number with prefix and unit, e.g. ``"3.35 TB/s"``; a bare number only where the dimension is ``"1"`` or ``"token"``.
+    text : number with prefix and unit, e.g. ``"3.35 TB/s"``; bare only where the dimension is ``"1"`` or ``"token"``.
     dimension : a key of :data:`UNITS`.
 
     Raises
@@ -115,7 +114,7 @@ def parse_quantity(text: str | float, dimension: str) -> float:
 
 @lru_cache(maxsize=4096)
 def _parse_text(text: str, dimension: str) -> float:
-    from quantiphy import Quantity, QuantiPhyError
+    from quantiphy import QuantiPhyError, Quantity
 
     accepted = UNITS[dimension]
     number, _, unit = text.partition(" ")
@@ -131,8 +130,9 @@ def _parse_text(text: str, dimension: str) -> float:
         raise UnitError(f"not a number with a unit; write for example {EXAMPLES[dimension]}") from error
     if not scale:
         if quantity.units not in accepted or quantity.units in _UNPREFIXED - {""}:
-            wanted = " or ".join(u for u in accepted if u) or "no unit"
-            raise UnitError(f"unit {quantity.units or '(none)'} is not {wanted}; write for example {EXAMPLES[dimension]}")
+            wanted = " or ".join(u or "no unit" for u in accepted)
+            found = quantity.units or "(none)"
+            raise UnitError(f"unit {found} is not {wanted}; write for example {EXAMPLES[dimension]}")
         scale = accepted[quantity.units]
     return float(quantity) * scale
 

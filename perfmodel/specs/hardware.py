@@ -307,8 +307,9 @@ def check_sources(spec: Spec, sources: dict[str, str]) -> None:
     def walk(value: Any, where: tuple[str | int, ...]) -> None:
         if isinstance(value, Fact):
             if value.source not in sources and value.source != "what-if":
-                near = ", ".join(nearest(value.source, sources)) or ", ".join(sources) or "none defined"
-                raise FieldError(f"source {value.source!r} is not defined under `sources`; nearest: {near}", where)
+                near = ", ".join(nearest(value.source, sources) or list(sources)[:6]) or "none defined"
+                message = f"the source is not defined under `sources`; nearest: {near}"
+                raise FieldError(message, (*where, "source"))
         elif isinstance(value, Spec):
             for name in type(value).model_fields:
                 walk(getattr(value, name), (*where, name))

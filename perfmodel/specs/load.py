@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -100,7 +100,8 @@ def _unspoilt(mistakes: list[Mistake]) -> list[Mistake]:
 
 def _mistake(model: type[BaseModel], error: dict[str, Any]) -> Mistake:
     """Translate one validation error."""
-    kind, where, found = error["type"], _where(error["loc"]), error["input"]
+    kind, found = error["type"], error["input"]
+    where = _where(error["loc"], kind)
     context = error.get("ctx", {})
     if kind == "missing":
         return _missing(where, model)
@@ -127,11 +128,15 @@ def _mistake(model: type[BaseModel], error: dict[str, Any]) -> Mistake:
     return Mistake(where, error["msg"][:1].lower() + error["msg"][1:], _shown(found))
 
 
-def _where(location: Iterable[str | int]) -> Where:
-    return tuple(step for step in location if step != "[key]")
+def _where(location: Where, kind: str) -> Where:
+    """Return the path without the mark of an error about a key itself; a user's own key may look the same."""
+    marked = location[-1:] == ("[key]",) and kind not in ("extra_forbidden", "missing")
+    return location[:-1] if marked else location
 
 
 def _missing(where: Where, model: type[BaseModel]) -> Mistake:
+    if isinstance(where[-1], int):
+        return Mistake(where[:-1], f"at least {where[-1] + 1} items are needed")
     keys = keys_of(model, where[:-1])
     mistake = Mistake(where, f"`{where[-1]}` is missing", allowed=f"keys here: {', '.join(keys)}" if keys else None)
     mistake.missing = True
