@@ -16,6 +16,8 @@ __all__ = ["Draws", "draw"]
 SAMPLES = 2000
 NORMAL_80 = 1.2816
 """Standard deviations in the half-width of a normal 80 % interval."""
+INDEPENDENT = 0.04
+"""Relative half-width of what two plans on the same constants do not share: repeatability of measured steps; assumed."""
 GROUPS = ("matrix", "attention", "memory", "network", "host")
 
 
@@ -77,7 +79,8 @@ def draw(
     factors = np.exp(rng.standard_normal((SAMPLES, len(GROUPS))) * np.log1p(spreads) / NORMAL_80)
     parts = np.array([[sum(r.seconds for r in p.terms if _group(r) == g) for g in GROUPS] for p in plans])
     rest = np.array([p.seconds - p.timed_seconds for p in plans])
-    times = factors @ parts.T + rest
+    own = np.exp(rng.standard_normal((SAMPLES, len(plans))) * np.log1p(INDEPENDENT) / NORMAL_80)
+    times = (factors @ parts.T + rest) * own
     low, high = (float(v) for v in np.quantile(times[:, 0], (0.1, 0.9)))
     scale = plans[0].seconds / float(np.median(times[:, 0]))
     basis = f"gemm {machine.main.constant('gemm', 'bf16').kind}, 80 % half-widths " + ", ".join(

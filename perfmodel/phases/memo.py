@@ -70,10 +70,23 @@ def collapse(sizes: Sizes) -> tuple[Sizes, Callable[[Any], Any] | None]:
 
 
 def _distinct(columns: list[np.ndarray[Any, Any]]) -> tuple[Any, Any]:
-    """Index of the first of every distinct row of the columns, and for each row which distinct one it is."""
+    """Index of the first of every distinct row of the columns, and for each row which distinct one it is.
+
+    Sorts by hand: ``np.unique`` would import ``numpy.ma`` on first use, which costs more than the search of a small space.
+    """
     key = np.zeros(columns[0].size, dtype=np.int64)
     for column in columns:
-        values, code = np.unique(column, return_inverse=True)
-        key = key * len(values) + code
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        _, code, count = _codes(column)
+        key = key * count + code
+    first, inverse, _ = _codes(key)
     return first, inverse
+
+
+def _codes(values: np.ndarray[Any, Any]) -> tuple[Any, Any, int]:
+    """First index of every distinct value, the rank of each value among them, and their number."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    fresh = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+    code = np.empty(values.size, dtype=np.int64)
+    code[order] = np.cumsum(fresh) - 1
+    return order[fresh], code, int(fresh.sum())

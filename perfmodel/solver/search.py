@@ -188,16 +188,24 @@ class _Taker:
     """Turns flat indices of a block into candidates."""
 
     def __init__(self, block: Block, judged: Judged, score: NDArray[np.float64]) -> None:
-        self.block, self.judged, self.score = block, judged, score
+        self.block, self.judged, self.score, self.shape = block, judged, score, block.shape
 
-    def value(self, array: Scalar, index: int) -> float:
-        """Entry of a broadcast array at a flat index."""
-        return float(np.broadcast_to(array, self.block.shape)[np.unravel_index(index, self.block.shape)])
+    def value(self, array: Scalar, where: tuple[int, ...]) -> float:
+        """Entry of an array that broadcasts to the block, at the multi-index of a cell."""
+        if not isinstance(array, np.ndarray) or array.ndim == 0:
+            return float(array)
+        inner = where[len(where) - array.ndim :]
+        return float(array[tuple(i if n > 1 else 0 for i, n in zip(inner, array.shape, strict=True))])
+
+    def cell(self, index: int) -> tuple[int, ...]:
+        """Multi-index of a flat index."""
+        return tuple(int(i) for i in np.unravel_index(index, self.shape))
 
     def candidate(self, index: int) -> Candidate:
         """Candidate at a flat index."""
         judged = self.judged
-        numbers = (self.value(a, index) for a in (judged.score, judged.devices, judged.seconds))
+        where = self.cell(index)
+        numbers = (self.value(a, where) for a in (judged.score, judged.devices, judged.seconds))
         return Candidate(*numbers, self.block.plan(index))
 
     def lowest(self, mask: NDArray[np.bool_], count: int) -> list[int]:
@@ -210,12 +218,17 @@ class _Taker:
         return [int(i) for i in indices[np.lexsort((indices, scores))]]
 
 
+def _values(array: Scalar) -> list[float]:
+    """Distinct entries of a small array, ascending."""
+    return sorted(set(np.asarray(array, dtype=float).ravel().tolist()))
+
+
 def _keep_best(outcome: Outcome, take: _Taker, legal: NDArray[np.bool_], judged: Judged) -> None:
     devices = np.broadcast_to(np.asarray(judged.devices), take.block.shape)
-    counts = np.unique(np.asarray(judged.devices))
+    counts = _values(judged.devices)
     worst = outcome.best[KEEP - 1].score if len(outcome.best) >= KEEP else math.inf
     for number in counts:
-        mask = legal & (devices == number) if counts.size > 1 else legal
+        mask = legal & (devices == number) if len(counts) > 1 else legal
         for index in take.lowest(mask, KEEP):
             candidate = take.candidate(index)
             outcome.by_devices.setdefault(int(number), []).append(candidate)
@@ -233,11 +246,13 @@ def _near_miss(outcome: Outcome, name: str, take: _Taker, mask: NDArray[np.bool_
     devices = np.broadcast_to(np.asarray(take.judged.devices), take.block.shape)
     finite = mask & np.broadcast_to(np.isfinite(np.asarray(ratio, dtype=float)), mask.shape)
     weighed = take.score * np.asarray(ratio, dtype=float)  # a good plan that is nearly legal, not the best that is far off
-    numbers = np.unique(devices[finite])
+    numbers = _values(take.judged.devices)
     for number in numbers:
-        here = finite & (devices == number) if numbers.size > 1 else finite
+        here = finite & (devices == number) if len(numbers) > 1 else finite
+        if not here.any():
+            continue
         index = int(np.argmin(np.where(here, weighed, np.inf)))
-        miss = NearMiss(name, take.value(ratio, index), take.candidate(index), count)
+        miss = NearMiss(name, take.value(ratio, take.cell(index)), take.candidate(index), count)
         known = outcome.near.get((name, int(number)))
         if known is None or miss.ratio * miss.candidate.score < known.ratio * known.candidate.score:
             outcome.near[name, int(number)] = miss
@@ -251,7 +266,7 @@ def _closest(outcome: Outcome, take: _Taker, judged: Judged) -> None:
     index = int(np.argmin(worst))
     ratio = float(worst.flat[index])
     if outcome.closest is None or ratio < outcome.closest[0]:
-        name = max(judged.budget, key=lambda n: take.value(judged.budget[n], index))
+        name = max(judged.budget, key=lambda n: take.value(judged.budget[n], take.cell(index)))
         outcome.closest = (ratio, name, take.candidate(index))
 
 
