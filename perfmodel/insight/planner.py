@@ -24,7 +24,6 @@ from perfmodel.specs.system import System
 from perfmodel.specs.workload import Workload
 from perfmodel.techniques import techniques_for
 from perfmodel.techniques.base import Situation
-from perfmodel.techniques.settled import Plan
 
 __all__ = ["EFFICIENT", "Question", "Setting", "answer", "make_setting"]
 
@@ -139,7 +138,9 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     plans = [evaluate_plan(setting.problem, c.plan) for c in candidates]
     draws = draw(plans, [c.score for c in candidates], setting.machine, network_spread=_network_spread(setting.system))
     best = _with_interval(plans[0], draws.interval)
-    rivals = tuple(_rival(best, plan, c.score / candidates[0].score) for plan, c in zip(plans[1:], candidates[1:], strict=True))
+    rivals = tuple(
+        _rival(best, plan, c.score / candidates[0].score) for plan, c in zip(plans[1:], candidates[1:], strict=True)
+    )
     gap = candidates[1].score / candidates[0].score - 1.0 if len(candidates) > 1 else None
     certificate = _certificate(setting, outcome, elapsed, gap)._replace(
         win_probability=draws.win_probability, regret=draws.regret
@@ -178,7 +179,9 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     seen: set[tuple[Any, ...]] = set()
     for candidate in candidates:
         x = vars(candidate.plan)
-        key = tuple((n, x[n]) for n in ("devices", "tp", "pp", "cp", "ep", "int4", "attention_engine", "recompute") if n in x)
+        key = tuple(
+            (n, x[n]) for n in ("devices", "tp", "pp", "cp", "ep", "int4", "attention_engine", "recompute") if n in x
+        )
         tied = any(abs(candidate.score / k.score - 1.0) < 1e-9 for k in kept)
         if key not in seen and not tied:
             seen.add(key)
@@ -228,7 +231,9 @@ def _certificate(setting: Setting, outcome: Outcome, elapsed: float, gap: float 
 
 def _rejected(setting: Setting, outcome: Outcome, best: Candidate | None) -> tuple[Rejected, ...]:
     """Nearest misses at the chosen device count that would have won; else those that come closest."""
-    misses = [m for (_, n), m in outcome.near.items() if best is None or n == int(best.devices) or setting.phase == "serving"]
+    misses = [
+        m for (_, n), m in outcome.near.items() if best is None or n == int(best.devices) or setting.phase == "serving"
+    ]
     if best is not None:
         better = [m for m in misses if m.candidate.score < best.score]
         misses = better or misses
@@ -238,7 +243,7 @@ def _rejected(setting: Setting, outcome: Outcome, best: Candidate | None) -> tup
     result = []
     for miss in list(by_constraint.values())[:3]:
         plan = evaluate_plan(setting.problem, miss.candidate.plan)
-        result.append(Rejected(miss.constraint, miss.ratio, plan, miss.count, _remedy(miss.constraint, miss.ratio)))
+        result.append(Rejected(miss.constraint, miss.ratio, plan, miss.plans, _remedy(miss.constraint, miss.ratio)))
     return tuple(result)
 
 
@@ -270,32 +275,23 @@ def _pareto_axes(setting: Setting) -> tuple[str, str]:
 
 
 def _pareto(setting: Setting, outcome: Outcome) -> tuple[ParetoPoint, ...]:
-    """Front of speed against efficiency over the kept plans."""
-    points: list[tuple[float, float, Plan]] = []
-    for candidates in outcome.by_devices.values():
-        for c in candidates:
-            x, y = _pareto_point(setting, c)
-            points.append((x, y, c.plan))
+    """Front of speed against efficiency: fastest first."""
+    if setting.workload.kind == "serving":
+        return tuple(_serving_point(setting, c) for c in outcome.front)
+    best = [candidates[0] for candidates in outcome.by_devices.values()]
     front: list[ParetoPoint] = []
-    top = float("-inf")
-    for x, y, plan in sorted(points, key=lambda p: (-p[0], -p[1])):
-        if y > top * (1 + 1e-9) or not front:
-            front.append(ParetoPoint(x, y, dict(vars(plan))))
-            top = y
-    return tuple(reversed(front))
-
-
-def _pareto_point(setting: Setting, c: Candidate) -> tuple[float, float]:
-    if setting.phase == "training":
+    for c in sorted(best, key=lambda c: c.seconds):
         rate = setting.workload.global_batch / c.seconds
-        return rate, rate / c.devices
-    problem = setting.problem
-    if problem.objective == "throughput" and setting.workload.rate is None:
-        per_device = setting.workload.output / c.score
-    else:
-        replica = problem.evaluate(c.plan)
-        per_device = float(replica.rate) * setting.workload.output / float(replica.devices)
-    return 1.0 / c.seconds, per_device
+        if not front or rate / c.devices > front[-1].y:
+            front.append(ParetoPoint(rate, rate / c.devices, dict(vars(c.plan))))
+    return tuple(front)
+
+
+def _serving_point(setting: Setting, c: Candidate) -> ParetoPoint:
+    assert isinstance(setting.problem, ServingProblem)  # noqa: S101 - narrows the type, not user input
+    replica = setting.problem.evaluate(c.plan)
+    per_device = float(replica.rate) * setting.problem.situation.workload.output / float(replica.devices)
+    return ParetoPoint(1.0 / c.seconds, per_device, dict(vars(c.plan)))
 
 
 def _impossible(setting: Setting, outcome: Outcome, elapsed: float) -> Answer:
@@ -325,19 +321,27 @@ def _assumptions(setting: Setting, best: EvaluatedPlan | None) -> tuple[tuple[st
     workload, found = setting.workload, []
     if workload.kind == "training":
         batch = workload.global_batch / workload.sequence
-        found.append((f"{workload.name}: {batch:,.0f} sequences of {workload.sequence:,} tokens per step", "--workload"))
+        found.append(
+            (f"{workload.name}: {batch:,.0f} sequences of {workload.sequence:,} tokens per step", "--workload")
+        )
         r = workload.recipe
         states = f"{r.weights:g} + {r.gradients:g} + {r.optimizer_bytes:g} B per parameter"
         found.append((f"{r.name} ({states} for weights, gradients, optimizer)", "--set-workload recipe=…"))
         if setting.question.devices is None and setting.problem.objective == "time":
-            found.append((f"device count: the largest that keeps {EFFICIENT:.0%} of the best per-device speed", "--devices"))
+            found.append(
+                (f"device count: the largest that keeps {EFFICIENT:.0%} of the best per-device speed", "--devices")
+            )
     else:
         slo = [f"{n.upper()} ≤ {v:g} s" for n in ("ttft", "tpot", "e2e") if (v := getattr(workload.slo, n)) is not None]
         limits = ", ".join(slo) or "no latency limit"
-        found.append((f"{workload.name}: {workload.prompt:,} prompt + {workload.output:,} output tokens, {limits}", "--workload"))
+        found.append(
+            (f"{workload.name}: {workload.prompt:,} prompt + {workload.output:,} output tokens, {limits}", "--workload")
+        )
         load = "as many requests as the limits allow" if workload.rate is None else f"{workload.rate:g} requests/s"
         found.append((f"{load}, steady state, mean lengths", "--set-workload rate=…"))
-        found.append((f"weights {_served_format(setting)}, KV cache {workload.kv_format}", "--set-workload kv_format=…"))
+        found.append(
+            (f"weights {_served_format(setting)}, KV cache {workload.kv_format}", "--set-workload kv_format=…")
+        )
     name, version = setting.framework.name, setting.framework.version
     found.append((f"software behaves like {name} {version}", "--framework"))
     if best is not None and best.quality is None:
@@ -357,7 +361,7 @@ def _served_format(setting: Setting) -> str:
 def _provenance(setting: Setting) -> tuple[tuple[str, str, str], ...]:
     """The facts that decide most, with kind and source."""
     device, cluster = setting.system.accelerator, setting.system.cluster
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     wanted = setting.machine.main.compute_format("bf16")
     rate = device.peak.matrix.get(wanted) or device.peak.vector.get(wanted)
     if rate is not None:
@@ -367,7 +371,9 @@ def _provenance(setting: Setting) -> tuple[tuple[str, str, str], ...]:
         text = f"memory {last.capacity.text} at {last.bandwidth.text}"
         rows.append((text, last.bandwidth.kind, device.sources.get(last.bandwidth.source, last.bandwidth.source)))
     gemm = setting.machine.main.constant("gemm", wanted)
-    rows.append((f"sustained matrix share {gemm.compute_fraction:.0%}", gemm.kind, "calibration of the device or its class"))
+    rows.append(
+        (f"sustained matrix share {gemm.compute_fraction:.0%}", gemm.kind, "calibration of the device or its class")
+    )
     for name, level in cluster.levels.items():
         fact = level.efficiency
         rows.append((f"{name} links reach {fact.value:.0%}", fact.kind, cluster.sources.get(fact.source, fact.source)))

@@ -65,7 +65,8 @@ def _merged(device: Device, defaults: Mapping[str, Mapping[str, KernelConstants]
     """Constants by (operator, format): the device's own format, its ``any``, then those of its class."""
     merged: dict[tuple[str, str], Constants] = {}
     for operator in {*device.kernels, *defaults}:
-        own, base = device.kernels.get(operator, {}), defaults.get(operator, {})
+        kernels: Mapping[str, Mapping[str, KernelConstants]] = {str(k): v for k, v in device.kernels.items()}
+        own, base = kernels.get(operator, {}), defaults.get(operator, {})
         for name in {*own, *base, "any"}:
             layers = [base.get("any"), base.get(name), own.get("any"), own.get(name)]
             merged[operator, name] = _constants([layer for layer in layers if layer is not None])

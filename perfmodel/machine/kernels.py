@@ -133,4 +133,3 @@ _TIMES = {
 _MATRIX = frozenset({"gemm", "attention", "decode_attention"})
 OPERATORS = tuple(_TIMES)
 """Operator classes with a time model."""
-

@@ -169,7 +169,14 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
 
 
 def _core(
-    q_heads: Scalar, kv_heads: Scalar, head_dim: int, value_dim: int, window: int | None, s: Sizes, *, causal: bool = True
+    q_heads: Scalar,
+    kv_heads: Scalar,
+    head_dim: int,
+    value_dim: int,
+    window: int | None,
+    s: Sizes,
+    *,
+    causal: bool = True,
 ) -> Call:
     kv_format = s.plain_format
     if s.decode:

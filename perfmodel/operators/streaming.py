@@ -20,7 +20,9 @@ __all__ = [
 ]
 
 
-def elementwise(elements: Scalar, *, reads: float, writes: float, flops_per_element: float, element_bytes: Bytes = 2.0) -> Work:
+def elementwise(
+    elements: Scalar, *, reads: float, writes: float, flops_per_element: float, element_bytes: Bytes = 2.0
+) -> Work:
     """Stream ``elements`` with ``reads`` inputs and ``writes`` outputs each; traffic equals its lower bound [1].
 
     Examples

@@ -194,7 +194,9 @@ class Slot:
             lane = self.items * lanes[term.lane]
             part = main if term.lane == "main" else left if term.lane == longest else 0.0
             share = term.seconds * self.items / lane if lane else 0.0
-            rows.append(Exposure(term.name, term.resource, part * share, term.seconds * self.items, term.bound * self.items))
+            rows.append(
+                Exposure(term.name, term.resource, part * share, term.seconds * self.items, term.bound * self.items)
+            )
         if slowdown:
             rows.append(Exposure("overlap interference", "main", slowdown, 0.0))
         return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from perfmodel.elementwise import Scalar, maximum, where
 from perfmodel.machine.build import Machine
@@ -184,7 +185,13 @@ def _weight_bytes(s: Settled, *, first: bool) -> Bytes:
 
 
 def _ledger(
-    s: Settled, machine: Machine, extra: Sequence[Line], framework: Mapping[str, float], per_rank: Scalar, *, first: bool
+    s: Settled,
+    machine: Machine,
+    extra: Sequence[Line],
+    framework: Mapping[str, float],
+    per_rank: Scalar,
+    *,
+    first: bool,
 ) -> tuple[Line, ...]:
     main = machine.main
     layers = s.first_layers if first else s.last_layers
@@ -228,9 +235,7 @@ def _passes(
     return first, second
 
 
-def _legal(
-    x: Plan, s: Settled, techniques: Sequence[Technique], situation: Situation
-) -> dict[str, Scalar]:
+def _legal(x: Plan, s: Settled, techniques: Sequence[Technique], situation: Situation) -> dict[str, Scalar]:
     """Demand / limit of every count and divisibility."""
     ratios: dict[str, Scalar] = {}
     for technique in techniques:
@@ -278,7 +283,8 @@ def evaluate_serving(
         s = part.settled
         small, expand = collapse(s.sizes)
         key = (part.name, s.layout.attention_engine, small)
-        terms = memo.get(key, lambda s=s, small=small: _pass_terms(replace(s, sizes=small), machine, framework))
+        reduced = replace(s, sizes=small)
+        terms = memo.get(key, partial(_pass_terms, reduced, machine, framework))
         terms = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in terms] if expand else list(terms)
         for technique in techniques:
             terms += technique.terms(x, s, machine, network)

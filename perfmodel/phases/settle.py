@@ -67,5 +67,7 @@ def families_of(
     ]  # fmt: skip
     if counts.experts:
         per_layer = counts.experts / experts_split
-        families.append(Family("experts", per_layer, first * per_layer, last * per_layer, merge(network, dims, "experts")))
+        families.append(
+            Family("experts", per_layer, first * per_layer, last * per_layer, merge(network, dims, "experts"))
+        )
     return tuple(families), embedding, head

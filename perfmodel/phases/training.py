@@ -242,7 +242,9 @@ def _ledger(
         per_token = s.kept.boundary + layout.kept * s.kept.inner + layout.kept_scores * s.kept.scores
     activations = held * layers * s.sizes.tokens * per_token
     with_head = where(s.stages > 1.0, 0.0, 1.0) if first else 1.0
-    logits = framework.get("logit_bytes", 10.0) * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
+    logits = (
+        framework.get("logit_bytes", 10.0) * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
+    )
     lines = [
         Line("weights", tier, states(layout.weights_shards, s.weights_bytes)),
         Line("gradients", tier, states(layout.gradients_shards, s.gradients_bytes)),

@@ -33,7 +33,9 @@ def term_rows(exposures: Sequence[Exposure]) -> tuple[TermRow, ...]:
     return tuple(sorted(rows, key=lambda r: -r.seconds))
 
 
-def _ledgers(ledgers: Mapping[str, Sequence[Line]], tiers: Mapping[str, float], stages: float) -> tuple[StageLedger, ...]:
+def _ledgers(
+    ledgers: Mapping[str, Sequence[Line]], tiers: Mapping[str, float], stages: float
+) -> tuple[StageLedger, ...]:
     """Ledger per stage; one stage has one ledger."""
     result = []
     for stage, lines in ledgers.items():
@@ -156,7 +158,7 @@ def _training_bound(problem: TrainingProblem, step: Step, flops: float, peak: fl
     s = step.settled
     owned = sum(float(f.heaviest / f.shards(s.layout.optimizer_shards)) for f in s.families)
     states = owned * (2.0 * s.optimizer_bytes * (1.0 - float(s.layout.optimizer_off)) + s.gradients_bytes)
-    return flops / peak + states / problem.machine.main.bandwidth
+    return float(flops / peak + states / problem.machine.main.bandwidth)
 
 
 def _bottleneck(rows: Sequence[TermRow]) -> str:

@@ -69,6 +69,7 @@ class TrainingProblem:
     quality_budget: float | None = None
     excused: frozenset[str] = frozenset()
     memo: Memo[list[Term]] = field(default_factory=Memo)
+    wants_front: bool = False
 
     def evaluate(self, x: Plan) -> Step:
         """Full evaluation of one plan or a block."""
@@ -110,6 +111,7 @@ class ServingProblem:
     quality_budget: float | None = None
     excused: frozenset[str] = frozenset()
     memo: Memo[list[Term]] = field(default_factory=Memo)
+    wants_front: bool = True
 
     def evaluate(self, x: Plan) -> Replica:
         """Full evaluation of one replica plan or a block."""

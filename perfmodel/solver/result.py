@@ -133,7 +133,7 @@ class Rejected(NamedTuple):
     constraint: str
     ratio: float
     plan: EvaluatedPlan
-    count: int
+    plans: int
     remedy: str
 
 

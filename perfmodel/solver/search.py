@@ -46,6 +46,9 @@ class Judged(NamedTuple):
 class Problem(Protocol):
     """A planning problem: how to judge plans."""
 
+    wants_front: bool
+    """Whether the trade between seconds and score is part of the answer."""
+
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Demand / limit of what makes a plan well formed (divisibility, counts); cheap."""
         ...
@@ -70,7 +73,7 @@ class NearMiss(NamedTuple):
     constraint: str
     ratio: float
     candidate: Candidate
-    count: int
+    plans: int
 
 
 @dataclass
@@ -100,6 +103,8 @@ class Outcome:
     near: dict[tuple[str, int], NearMiss] = field(default_factory=dict)
     closest: tuple[float, str, Candidate] | None = None
     axes: tuple[tuple[str, int], ...] = ()
+    front: list[Candidate] = field(default_factory=list)
+    """Legal plans that none beats in both seconds and score, fastest first."""
 
 
 def _size(array: Scalar) -> int:
@@ -142,7 +147,7 @@ def search(
         kept = slab.keep(mask)
         for block in kept.pieces(limit or BLOCK_CELLS):
             if block.cells:
-                _absorb(outcome, block, problem.judge(block.columns()))
+                _absorb(outcome, block, problem.judge(block.columns()), front=problem.wants_front)
             if progress is not None:
                 progress(outcome.cells + block.cells)
         outcome.cells += slab.cells
@@ -154,7 +159,7 @@ def search(
     return outcome
 
 
-def _absorb(outcome: Outcome, block: Block, judged: Judged) -> None:
+def _absorb(outcome: Outcome, block: Block, judged: Judged, *, front: bool) -> None:
     """Fold one judged block of well-formed plans into the outcome."""
     cells, shape = block.cells, block.shape
     overs = {name: _over(ratio) for name, ratio in judged.budget.items()}
@@ -176,6 +181,8 @@ def _absorb(outcome: Outcome, block: Block, judged: Judged) -> None:
     take = _Taker(block, judged, score)
     if count:
         _keep_best(outcome, take, legal, judged)
+        if front:
+            _extend_front(outcome, take, legal)
     if count < cells:
         once = failed == 1
         for name, over in overs.items():
@@ -205,8 +212,8 @@ class _Taker:
         """Candidate at a flat index."""
         judged = self.judged
         where = self.cell(index)
-        numbers = (self.value(a, where) for a in (judged.score, judged.devices, judged.seconds))
-        return Candidate(*numbers, self.block.plan(index))
+        score, devices, seconds = (self.value(a, where) for a in (judged.score, judged.devices, judged.seconds))
+        return Candidate(score, devices, seconds, self.block.plan(index))
 
     def lowest(self, mask: NDArray[np.bool_], count: int) -> list[int]:
         """Flat indices of the lowest scores under a mask; ties in plan order."""
@@ -238,6 +245,21 @@ def _keep_best(outcome: Outcome, take: _Taker, legal: NDArray[np.bool_], judged:
     del outcome.best[KEEP:]
 
 
+def _extend_front(outcome: Outcome, take: _Taker, legal: NDArray[np.bool_]) -> None:
+    """Merge the non-dominated plans of a block into the front."""
+    indices = np.flatnonzero(legal)
+    seconds = np.broadcast_to(np.asarray(take.judged.seconds, dtype=float), take.shape)[legal]
+    order = np.lexsort((take.score[legal], seconds))
+    scores = take.score[legal][order]
+    best_before = np.concatenate(([np.inf], np.minimum.accumulate(scores)[:-1]))
+    outcome.front += [take.candidate(int(indices[i])) for i in order[scores < best_before]]
+    front: list[Candidate] = []
+    for candidate in sorted(outcome.front, key=lambda c: (c.seconds, c.score)):
+        if not front or candidate.score < front[-1].score:
+            front.append(candidate)
+    outcome.front = front
+
+
 def _near_miss(outcome: Outcome, name: str, take: _Taker, mask: NDArray[np.bool_], ratio: Scalar) -> None:
     count = int(mask.sum())
     if not count:
@@ -245,7 +267,9 @@ def _near_miss(outcome: Outcome, name: str, take: _Taker, mask: NDArray[np.bool_
     outcome.alone[name] = outcome.alone.get(name, 0) + count
     devices = np.broadcast_to(np.asarray(take.judged.devices), take.block.shape)
     finite = mask & np.broadcast_to(np.isfinite(np.asarray(ratio, dtype=float)), mask.shape)
-    weighed = take.score * np.asarray(ratio, dtype=float)  # a good plan that is nearly legal, not the best that is far off
+    weighed = take.score * np.asarray(
+        ratio, dtype=float
+    )  # a good plan that is nearly legal, not the best that is far off
     numbers = _values(take.judged.devices)
     for number in numbers:
         here = finite & (devices == number) if len(numbers) > 1 else finite

@@ -8,8 +8,8 @@ from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_reduce, reduce_scatter
 from perfmodel.network.topology import Network
-from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 
@@ -27,9 +27,7 @@ def device_counts(situation: Situation) -> list[int]:
     while count <= situation.devices:
         counts.append(count)
         count *= 2
-    if situation.devices < per_node:
-        counts.append(situation.devices)
-    elif situation.devices not in counts:
+    if situation.devices < per_node or situation.devices not in counts:
         counts.append(situation.devices)
     return counts
 

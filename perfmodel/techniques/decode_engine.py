@@ -17,7 +17,9 @@ __all__ = ["TECHNIQUE"]
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
     """The engines beside the accelerator that run decode attention; one or two sub-batches with each."""
-    others = [n for n, e in situation.machine.engines.items() if n not in ("main", "host") and "decode_attention" in e.runs]
+    others = [
+        n for n, e in situation.machine.engines.items() if n not in ("main", "host") and "decode_attention" in e.runs
+    ]
     choices: list[tuple[Any, ...]] = [("main", 1.0)]
     choices += [(name, parts) for name in others for parts in (1.0, 2.0)]
     return (Axis(("attention_engine", "sub_batches"), tuple(choices), structural=True),)

@@ -8,9 +8,9 @@ from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_to_all
 from perfmodel.network.topology import Dim, Network
-from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 

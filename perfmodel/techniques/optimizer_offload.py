@@ -10,8 +10,8 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.streaming import optimizer_update
-from perfmodel.techniques.settled import Plan, Settled, family_sum
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled, family_sum
 
 __all__ = ["TECHNIQUE"]
 
@@ -38,7 +38,9 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     if machine.host_link is None or "host" not in machine.engines:
         return []
     moved = x.optimizer_host * _owned(s)
-    update = kernel_time(optimizer_update(moved, bytes_per_parameter=s.optimizer_bytes * 2.0 + 6.0), machine.engine("host"))
+    update = kernel_time(
+        optimizer_update(moved, bytes_per_parameter=s.optimizer_bytes * 2.0 + 6.0), machine.engine("host")
+    )
     link = machine.host_link
     on = moved / (moved + 1e-30)  # no launch where nothing is offloaded
     return [

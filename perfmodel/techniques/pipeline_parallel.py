@@ -9,8 +9,8 @@ from perfmodel.elementwise import Scalar, ceil, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Dim, Network
-from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 

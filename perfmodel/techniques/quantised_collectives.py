@@ -10,8 +10,8 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.streaming import elementwise
-from perfmodel.techniques.settled import Plan, Settled, family_sum
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled, family_sum
 
 __all__ = ["TECHNIQUE"]
 

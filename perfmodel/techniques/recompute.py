@@ -7,8 +7,8 @@ from typing import Any
 
 from perfmodel.elementwise import choose
 from perfmodel.machine.build import Machine
-from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.techniques.base import Axis, Line, Situation, Technique
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["POLICIES", "TECHNIQUE"]
 

@@ -21,6 +21,7 @@ __all__ = ["Family", "Plan", "Settled", "family_sum", "split_by"]
 Plan = SimpleNamespace
 """One value (number, array or symbol) per plan column."""
 
+
 @dataclass(frozen=True)
 class Family:
     """Parameters that share a replica group: dense ones, and routed experts.

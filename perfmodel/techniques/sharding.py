@@ -13,8 +13,8 @@ from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_gather, reduce_scatter
 from perfmodel.network.topology import Network
-from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["ALL", "TECHNIQUE", "describe"]
 
@@ -53,7 +53,9 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         weights, secondary = f.shards(x.weights_group), f.shards(x.secondary_group)
         gradients, optimizer = f.shards(x.gradients_group), f.shards(x.optimizer_group)
         forward = all_gather(net, f.among(weights), f.layer * s.weights_wire)
-        backward = all_gather(net, f.among(secondary), f.layer * where(secondary < weights, s.weights_bytes, s.weights_wire))
+        backward = all_gather(
+            net, f.among(secondary), f.layer * where(secondary < weights, s.weights_bytes, s.weights_wire)
+        )
         scatter = reduce_scatter(net, f.among(gradients), f.layer * s.gradients_wire)
         tail = all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes)
         emitted += [

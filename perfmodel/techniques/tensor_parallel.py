@@ -8,9 +8,9 @@ from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_gather, all_reduce, all_reduce_bound, reduce_scatter
 from perfmodel.network.topology import Dim, Network
-from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 
@@ -54,7 +54,14 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     bound = all_reduce_bound(net, group, size)
     sums = sums_per_layer(s.architecture)
     return [
-        Term("tensor sync", slot, "network", passes * sums * seconds * exposed, replayed=True, bound=passes * sums * bound)
+        Term(
+            "tensor sync",
+            slot,
+            "network",
+            passes * sums * seconds * exposed,
+            replayed=True,
+            bound=passes * sums * bound,
+        )
         for slot, passes in s.slots
     ]
 
