@@ -71,7 +71,8 @@ class Answers:
         Parameters
         ----------
         model, hw : another model or machine.
-        **changes : hardware facts by short name (``hbm_bandwidth="x2"``, ``nic_bandwidth="400 Gb/s"``), plan columns to pin
+        **changes : hardware facts by short name (``hbm_bandwidth="x2"``, ``nic_bandwidth="400 Gb/s"``), plan
+            columns to pin
             (``tp=4``), or workload fields (``sequence=8192``).
 
         Raises

@@ -129,7 +129,7 @@ def clamp(value: Scalar, low: Scalar, high: Scalar) -> Scalar:
 
 
 def smooth_maximum(a: Scalar, b: Scalar, power: float = 3.0) -> Scalar:
-    """``(a**p + b**p)**(1/p)``: at least the larger, at most their sum; the corner of a roofline that real kernels round.
+    """``(a**p + b**p)**(1/p)``: between the larger and the sum, the rounded corner of a roofline.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How sure: draws of the uncertain constants, shared by all plans, give intervals and the probability that the winner wins."""
+"""How sure: draws of the uncertain constants, shared by all plans, give intervals and the odds that the winner wins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLES = 2000
 NORMAL_80 = 1.2816
 """Standard deviations in the half-width of a normal 80 % interval."""
 INDEPENDENT = 0.04
-"""Relative half-width of what two plans on the same constants do not share: repeatability of measured steps; assumed."""
+"""Relative half-width of what two plans do not share: repeatability of measured steps; assumed."""
 GROUPS = ("matrix", "attention", "memory", "network", "host")
 
 

@@ -33,7 +33,7 @@ def build_network(cluster: Cluster) -> Network:
 
 
 def _bandwidth(level: Level, devices_below: float, below: float) -> float:
-    """Bandwidth per device: stated, or the interfaces of a domain shared by its devices, or a taper of the level below."""
+    """Bandwidth per device: stated, or the interfaces its domain shares, or a taper of the level below."""
     if level.bandwidth is not None:
         return level.bandwidth.value
     if level.nics is not None:

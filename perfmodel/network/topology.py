@@ -59,7 +59,7 @@ class Dim(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Ranks that communicate: members inside one domain of each level, nearest first; the last entry is the group size."""
+    """Ranks that communicate: members inside one domain of each level, nearest first; the last is the size."""
 
     members: tuple[Scalar, ...]
 

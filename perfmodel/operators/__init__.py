@@ -1,0 +1,1 @@
+"""What a model asks for: sizes in, work out."""

@@ -310,8 +310,9 @@ def head_calls(architecture: Architecture, s: Sizes, *, rows: Scalar, logit_byte
 def backward_of(call: Call) -> list[Call]:
     """Calls of the backward pass of ``call``: both gradients of a product, 2.5 times the pairs of fused attention.
 
-    A product's input gradient is ``dX[m, k] = dY[m, n] @ W.T`` and its weight gradient ``dW[k, n] = X.T @ dY``. Fused attention
-    recomputes the scores and forms four products instead of two; streaming operators read and write about twice.
+    A product's input gradient is ``dX[m, k] = dY[m, n] @ W.T`` and its weight gradient ``dW[k, n] = X.T @ dY``. Fused
+    attention recomputes the scores and forms four products instead of two; streaming operators read and write about
+    twice.
     """
     work = call.work
     if work.operator == "gemm":

@@ -23,7 +23,8 @@ __all__ = ["Kept", "ParameterCounts", "activations_kept", "cache_bytes", "layer_
 class ParameterCounts(NamedTuple):
     """Parameters of an average layer before sharding, by component and by how they are cut.
 
-    ``split`` are divided by tensor parallelism, ``whole`` are not, ``experts`` are divided by tensor and expert parallelism.
+    ``split`` are divided by tensor parallelism, ``whole`` are not, ``experts`` are divided by tensor and expert
+    parallelism.
     """
 
     split: dict[str, float]
@@ -94,12 +95,13 @@ def activations_kept(
 ) -> Kept:
     r"""Bytes per token that a layer keeps for its backward pass.
 
-    For a GPT layer with dropout, without sequence parallelism, this is :math:`h(10 + 24/t)` per token plus :math:`5as/t` for
-    materialised scores.
+    For a GPT layer with dropout, without sequence parallelism, this is :math:`h(10 + 24/t)` per token plus
+    :math:`5as/t` for materialised scores.
 
     References
     ----------
-    .. [1] V. Korthikanti et al., "Reducing activation recomputation in large transformer models", arXiv:2205.05198, eq. 1-2.
+    .. [1] V. Korthikanti et al., "Reducing activation recomputation in large transformer models",
+       arXiv:2205.05198, eq. 1-2.
     """
     hidden = architecture.hidden
     inner: Scalar = 0.0

@@ -1,4 +1,4 @@
-"""Operators that stream their operands once: norms, activations, residuals, embeddings, softmax and loss, optimizer, scans."""
+"""Operators that stream their operands once: norms, activations, embeddings, loss, optimizer, scans."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def conv(tokens: Scalar, channels: Scalar, *, taps: Scalar, element_bytes: Bytes
 def optimizer_update(parameters: Scalar, *, bytes_per_parameter: Bytes, flops_per_parameter: float = 12.0) -> Work:
     """Optimizer step over ``parameters``; ``bytes_per_parameter`` counts reads and writes of all states.
 
-    Adam with an fp32 master copy reads gradient (4), master, momentum, variance (12) and writes the three back and the 16-bit
-    weight (14): 30 bytes.
+    Adam with an fp32 master copy reads gradient (4), master, momentum, variance (12) and writes the three back and
+    the 16-bit weight (14): 30 bytes.
     """
     work = elementwise(parameters, reads=1.0, writes=0.0, flops_per_element=1.0, element_bytes=bytes_per_parameter)
     return work._replace(flops=flops_per_parameter * parameters)

@@ -13,8 +13,8 @@ __all__ = ["Shape", "Work"]
 class Shape(NamedTuple):
     """Sizes that decide how an operator fills the compute units.
 
-    GEMM: ``batch`` products of ``m x k`` by ``k x n``. Attention: ``batch`` (sequence, head) pairs, ``m`` queries, ``n`` keys, ``k`` the
-    head dimension.
+    GEMM: ``batch`` products of ``m x k`` by ``k x n``. Attention: ``batch`` (sequence, head) pairs, ``m`` queries,
+    ``n`` keys, ``k`` the head dimension.
     """
 
     m: Scalar = 1.0
@@ -32,7 +32,8 @@ class Work(NamedTuple):
     format : number format of the multiplications.
     flops : operations, a multiply-add counting 2 [FLOP].
     compulsory_bytes : inputs and outputs, each crossing once [B].
-    reuse : traffic beyond the compulsory needs ``reuse / capacity**reuse_power`` bytes through a memory of ``capacity`` bytes.
+    reuse : traffic beyond the compulsory needs ``reuse / capacity**reuse_power`` bytes through a memory of
+        ``capacity`` bytes.
     bound : the same for the I/O lower bound; never above ``reuse``.
     reuse_power : 0.5 for matrix products (Hong-Kung), 1 for exact attention (Saha-Ye), 0 where nothing is reused.
     shape : sizes that decide tile and wave quantisation.

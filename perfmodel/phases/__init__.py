@@ -1,0 +1,1 @@
+"""Training steps and serving passes: settle, emit, compose."""

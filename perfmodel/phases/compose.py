@@ -129,12 +129,13 @@ class Idle:
 
 @dataclass(frozen=True)
 class Slot:
-    """Lanes side by side, ``items`` of the slot in flight.
+    r"""Lanes side by side, ``items`` of the slot in flight.
 
-    .. math:: \\max(s \\cdot \\text{busiest lane},\\ s \\cdot \\text{busiest shared resource},\\ \\text{serial terms of one item})
+    .. math:: \max(s \cdot \text{busiest lane},\ s \cdot \text{busiest shared resource},\ \text{serial terms
+    of one item})
 
-    With one item and no prefetching lane this is the sum; prefetching lanes leave their excess exposed; two items on two
-    engines interleave. ``interference`` is the share of hidden time that still slows the main lane.
+    With one item and no prefetching lane this is the sum; prefetching lanes leave their excess exposed; two items on
+    two engines interleave. ``interference`` is the share of hidden time that still slows the main lane.
     """
 
     terms: tuple[Term, ...]

@@ -17,7 +17,7 @@ __all__ = ["call_terms", "resource_of"]
 
 
 def resource_of(kernel: KernelTime, engine: Engine) -> str:
-    """Resource that binds a kernel: its compute units, its memory, or its launch; the engine where it varies over a mesh."""
+    """Resource that binds a kernel: compute units, memory or launch; the engine where it varies over a mesh."""
     parts = (kernel.compute, kernel.memory, kernel.overhead)
     if any(isinstance(p, np.ndarray) for p in parts) or is_symbol(*parts):
         return engine.name

@@ -46,7 +46,7 @@ class Memo(Generic[T]):
 
 
 def collapse(sizes: Sizes) -> tuple[Sizes, Callable[[Any], Any] | None]:
-    """Evaluate repeated sizes once: the distinct rows of sizes that vary along one dimension, and how to expand a result.
+    """Evaluate repeated sizes once: the distinct rows, and how to expand a result.
 
     Returns the sizes unchanged and ``None`` where they are plain numbers or vary along several dimensions.
     """
@@ -72,7 +72,8 @@ def collapse(sizes: Sizes) -> tuple[Sizes, Callable[[Any], Any] | None]:
 def _distinct(columns: list[np.ndarray[Any, Any]]) -> tuple[Any, Any]:
     """Index of the first of every distinct row of the columns, and for each row which distinct one it is.
 
-    Sorts by hand: ``np.unique`` would import ``numpy.ma`` on first use, which costs more than the search of a small space.
+    Sorts by hand: ``np.unique`` would import ``numpy.ma`` on first use, which costs more than the search of a small
+    space.
     """
     key = np.zeros(columns[0].size, dtype=np.int64)
     for column in columns:

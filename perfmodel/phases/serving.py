@@ -269,13 +269,14 @@ def evaluate_serving(
     framework: Mapping[str, float],
     memo: Memo[list[Term]] | None = None,
 ) -> Replica:
-    """Evaluate one replica plan, or a whole mesh of plans at once.
+    r"""Evaluate one replica plan, or a whole mesh of plans at once.
 
-    The batch ``x.batch`` is that of the whole replica. Every other request's prefill stalls a request once per lifetime:
+    The batch ``x.batch`` is that of the whole replica. Every other request's prefill stalls a request once per
+    lifetime:
 
-    .. math:: TPOT = T_{decode} + \\frac{B - 1}{n_{out}} P,\\qquad TTFT = t_0 + \\tfrac12 T_{decode} + P
+    .. math:: TPOT = T_{decode} + \frac{B - 1}{n_{out}} P,\qquad TTFT = t_0 + \tfrac12 T_{decode} + P
 
-    and the closed loop holds ``B`` requests: :math:`X = B / (TTFT + (n_{out} - 1)\\,TPOT)`.
+    and the closed loop holds ``B`` requests: :math:`X = B / (TTFT + (n_{out} - 1)\,TPOT)`.
     """
     memo = memo or Memo()
     evaluated = {}

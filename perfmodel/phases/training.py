@@ -161,7 +161,7 @@ def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
 
 
 def one_forward_one_backward(stage: Seconds, every_stage: Seconds, s: Settled) -> Seconds:
-    """Idle time of 1F1B and its interleaved form: the other stages' share of one micro-batch, over the chunks per stage.
+    """Idle time of 1F1B, plain or interleaved: the other stages' share of one micro-batch over the chunks per stage.
 
     Exact for 1F1B with equal stages: ``(p - 1)`` forward and backward passes of one stage.
 

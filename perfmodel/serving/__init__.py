@@ -1,0 +1,1 @@
+"""Load: steady state and queueing of serving replicas."""

@@ -1,0 +1,1 @@
+"""The search: axes, mesh, masks, best plans, certificate."""

@@ -79,7 +79,8 @@ def _number(value: Any) -> str:
 def model_flops_per_token(architecture: Any, sequence: float) -> float:
     """Forward FLOP per token of a sequence: every product once, attention by its causal pairs [FLOP].
 
-    Training counts three times this (backward is twice the forward), recomputation not included: the definition of MFU here.
+    Training counts three times this (backward is twice the forward), recomputation not included: the definition of
+    MFU here.
     """
     sizes = Sizes(sequences=1.0, queries=sequence, context=sequence)
     calls = [*layer_calls(architecture, sizes)]

@@ -1,4 +1,4 @@
-"""Exhaustive search: every block of the space is evaluated at once, judged by masks that count, and only the best are kept."""
+"""Exhaustive search: blocks are evaluated at once, judged by masks that count, and only the best are kept."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _over(ratio: Scalar) -> NDArray[np.bool_]:
 
 
 def _well_formed(ratios: Mapping[str, Scalar], block: Block, outcome: Outcome) -> NDArray[np.bool_]:
-    """Mask of the constraints that narrow the mesh most, with as few dimensions as they need; counts what each rejects."""
+    """Mask of the constraints that narrow the mesh most, on as few dimensions as they need; counts every one."""
     mask: NDArray[np.bool_] = np.ones((1,) * len(block.shape), dtype=bool)
     for name, ratio in sorted(ratios.items(), key=lambda item: _size(item[1])):
         over = _over(ratio)

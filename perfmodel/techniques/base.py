@@ -1,6 +1,7 @@
 """What a technique is: axes, dims, declared changes, terms, ledger lines, legality. One file each.
 
-A technique never reads another's columns: it reads its own from the plan ``x`` and everything shared from the settled record ``s``.
+A technique never reads another's columns: it reads its own from the plan ``x`` and everything shared from the settled
+record ``s``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Term(NamedTuple):
     Parameters
     ----------
     name : what bars and tables call it.
-    slot : how often it is paid: layer_forward, layer_backward, boundary, embed, head, sync, update, tail, outer; serving: layer, head,
+    slot : how often it is paid: layer_forward, layer_backward, boundary, embed, head, sync, update, tail, outer;
+        serving: layer, head,
         host, handover.
     resource : what it keeps busy: matrix, memory, an engine, a network level kind, host, idle.
     seconds : per payment [s].
@@ -61,8 +63,9 @@ class Line(NamedTuple):
 class Axis(NamedTuple):
     """One searched dimension of the plan space.
 
-    ``columns`` are set together from each entry of ``values`` (a joint axis declares legal tuples of its own columns). Columns of a
-    ``structural`` axis are Python values that select code paths; each of its values is searched as a slab of its own.
+    ``columns`` are set together from each entry of ``values`` (a joint axis declares legal tuples of its own
+    columns). Columns of a ``structural`` axis are Python values that select code paths; each of its values is
+    searched as a slab of its own.
     """
 
     columns: tuple[str, ...]

@@ -30,7 +30,7 @@ def dims(x: Plan) -> Sequence[Dim]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """``cp - 1`` exchanges of the local keys and values, beside attention; twice the volume backward (their gradients)."""
+    """``cp - 1`` exchanges of the local keys and values beside attention; backward their gradients, too."""
     del machine
     local = cache_bytes(s.architecture, s.sizes.queries, kv_split=s.split("kv"), kv_bytes=s.sizes.element_bytes)
     hop = point_to_point(net, s.along("context"), s.sizes.sequences * local)

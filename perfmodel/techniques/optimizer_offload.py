@@ -33,7 +33,7 @@ def _owned(s: Settled) -> Scalar:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Down, update, up: streamed through each other, so the slowest of the three decides (beside the device's own share)."""
+    """Down, update, up: streamed through each other beside the device's own share, so the slowest decides."""
     del net
     if machine.host_link is None or "host" not in machine.engines:
         return []

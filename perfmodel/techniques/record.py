@@ -1,4 +1,4 @@
-"""The typed record that techniques declare changes to. Each field has a default, a unit, a meaning and ONE merge rule."""
+"""The typed record that techniques declare changes to: each field has a unit, a meaning and ONE merge rule."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """ZeRO and hierarchical sharding: weights, gradients and optimizer state each over its own group of replicas.
 
-One mechanism for ZeRO-1, 2, 3, for a secondary copy of the weights inside a node (ZeRO++ hpZ) and for partitioning on three levels
-of bandwidth: the group sizes say which.
+One mechanism for ZeRO-1, 2, 3, for a secondary copy of the weights inside a node (ZeRO++ hpZ) and for partitioning on
+three levels of bandwidth: the group sizes say which.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALL = 2.0**40
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Tuples (weights, secondary weights, gradients, optimizer) of group sizes, each nearer state within the farther."""
+    """Group sizes (weights, secondary weights, gradients, optimizer), each nearer state within the farther."""
     del situation
     near = (2.0, 8.0)
     zero = [(1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 1.0, ALL), (1.0, 1.0, ALL, ALL), (ALL, ALL, ALL, ALL)]
