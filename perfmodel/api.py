@@ -54,6 +54,8 @@ class Answers:
     model: Model
     system: System
     answers: tuple[Answer, ...]
+    workloads: tuple[Workload, ...] = ()
+    """What each answer was asked for, in full; same order as ``answers``."""
 
     @property
     def training(self) -> Answer | None:
@@ -143,6 +145,9 @@ class Estimate:
     phase: str
     workload: str
     plan: EvaluatedPlan
+    request: Request
+    asked: Workload
+    """The workload in full."""
 
 
 def plan(
@@ -214,7 +219,8 @@ def estimate(
     loaded, system = _load(request)
     setting = _settings(request, loaded, system)[0]
     x = _plan_columns(setting, columns, devices)
-    return Estimate(loaded, system, setting.phase, setting.workload.name, evaluate_plan(setting.problem, x))
+    plan = evaluate_plan(setting.problem, x)
+    return Estimate(loaded, system, setting.phase, setting.workload.name, plan, request, setting.workload)
 
 
 def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
@@ -264,12 +270,13 @@ def _settings(request: Request, model: Model, system: System) -> list[Setting]:
 def _run(request: Request, progress: Progress | None = None) -> Answers:
     model, system = _load(request)
     answers = []
-    for setting in _settings(request, model, system):
+    settings = _settings(request, model, system)
+    for setting in settings:
         report = None
         if progress is not None:
             report = _reporter(progress, setting)
         answers.append(answer(setting, progress=report))
-    return Answers(request, model, system, tuple(answers))
+    return Answers(request, model, system, tuple(answers), tuple(s.workload for s in settings))
 
 
 def _reporter(progress: Progress, setting: Setting) -> Callable[[int], None]:

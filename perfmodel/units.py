@@ -7,6 +7,7 @@ Base units are s, B, FLOP, W, USD, Hz and 1. Prefixes are decimal unless written
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ __all__ = [
     "format_bandwidth",
     "format_bytes",
     "format_count",
+    "format_number",
+    "format_rate",
     "format_seconds",
     "parse_quantity",
 ]
@@ -137,18 +140,41 @@ def _parse_text(text: str, dimension: str) -> float:
     return float(quantity) * scale
 
 
-def _prefixed(value: float, base: float, prefixes: str, unit: str, digits: int) -> str:
+def format_number(value: float, digits: int = 3) -> str:
+    """Number of so many significant digits, grouped by thousands, never in exponent form.
+
+    Examples
+    --------
+    >>> format_number(1959.8), format_number(31.5946), format_number(0.02513)
+    ('1,960', '31.6', '0.0251')
+    """
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "?"
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")
+    places = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{places}f}"
+
+
+def _prefixed(value: float, base: float, prefixes: Sequence[str], unit: str, digits: int) -> str:
     index = 0
     while abs(value) >= base * 0.9995 and index < len(prefixes) - 1:
         value, index = value / base, index + 1
     prefix = prefixes[index].strip()
     binary = "i" if base == 1024 and prefix else ""
-    return f"{value:.{digits}g} {prefix}{binary}{unit}"
+    return f"{_short(value, digits)} {prefix}{binary}{unit}"
+
+
+def _short(value: float, digits: int) -> str:
+    """Significant digits without trailing zeros after the point: ``64``, not ``64.0``."""
+    text = format_number(value, digits)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def format_bytes(value: float, digits: int = 3) -> str:
     """Memory size with a binary prefix, e.g. ``'64 GiB'``."""
-    return _prefixed(value, 1024, " KMGTP", "B", max(digits, 4) if abs(value) >= 1000 else digits)
+    return _prefixed(value, 1024, " KMGTP", "B", digits)
 
 
 def format_bandwidth(value: float, digits: int = 3) -> str:
@@ -156,23 +182,43 @@ def format_bandwidth(value: float, digits: int = 3) -> str:
     return _prefixed(value, 1000, " kMGTP", "B/s", digits)
 
 
+def format_rate(value: float, unit: str, digits: int = 3) -> str:
+    """Any rate or power with a decimal prefix, e.g. ``'191.5 TFLOP/s'``, ``'174 kW'``."""
+    return _prefixed(value, 1000, " kMGTPE", unit, digits)
+
+
 def format_count(value: float, digits: int = 3) -> str:
-    """Large count with a decimal prefix and no unit, e.g. ``'70.6 B'`` for billions is ``'70.6 G'``."""
-    return _prefixed(value, 1000, " kMGTPE", "", digits).strip()
+    """Large count in thousands, millions, billions, trillions, as the field writes them: ``'68.98 B'``, ``'1 T'``.
+
+    Examples
+    --------
+    >>> format_count(68_976_648_192, 4), format_count(1e12), format_count(132_753)
+    ('68.98 B', '1 T', '133 k')
+    """
+    return _prefixed(value, 1000, (" ", "k", "M", "B", "T", "Q"), "", digits).strip()
 
 
 def format_seconds(value: float, digits: int = 3) -> str:
-    """Duration in the unit a person would say: ns, us, ms, s, min, h or days."""
+    """Duration in the unit a person would say: ns, µs, ms, s, min, h, days or years.
+
+    Examples
+    --------
+    >>> format_seconds(0.0449), format_seconds(31.59), format_seconds(1959.8), format_seconds(87.2 * 86400)
+    ('44.9 ms', '31.6 s', '32.7 min', '87.2 days')
+    """
     if not math.isfinite(value):
         return "forever"
+    if value == 0:
+        return "0 s"
     for limit, size, name in (
-        (1e-6, 1e-9, "ns"),
-        (1e-3, 1e-6, "µs"),
-        (1.0, 1e-3, "ms"),
-        (120.0, 1.0, "s"),
+        (0.9995e-6, 1e-9, "ns"),
+        (0.9995e-3, 1e-6, "µs"),
+        (0.9995, 1e-3, "ms"),
+        (600.0, 1.0, "s"),
         (7200.0, 60.0, "min"),
         (172800.0, 3600.0, "h"),
+        (94672800.0, 86400.0, "days"),
     ):
         if abs(value) < limit:
-            return f"{value / size:.{digits}g} {name}"
-    return f"{value / 86400.0:,.{0 if value > 8.64e6 else 1}f} days"
+            return f"{format_number(value / size, digits)} {name}"
+    return f"{format_number(value / 31557600.0, digits)} years"
