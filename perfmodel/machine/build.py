@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from perfmodel.elementwise import Scalar
 from perfmodel.machine.engine import Constants, Engine, MemoryLevel
@@ -51,6 +51,11 @@ class Machine:
     pue: Scalar = 1.0
     carbon: Scalar | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    def under_load(self) -> Machine:
+        """The same machine with its main engine under continuous load."""
+        main = self.main.under_load()
+        return replace(self, main=main, engines={**self.engines, "main": main})
 
     def engine(self, name: str) -> Engine:
         """Engine by the name the cluster file gives it."""
@@ -123,6 +128,7 @@ def build_engine(
         runs=frozenset(device.runs),
         power=(power.limit.value if power else 0.0) * count,
         idle_power=((power.idle.value if power.idle else 0.15 * power.limit.value) if power else 0.0) * count,
+        sustained=power.sustained.value if power and power.sustained else 1.0,
         link=link,
         tier=last.shares or tier or levels[-1].name,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from perfmodel.elementwise import Scalar
@@ -94,6 +94,8 @@ class Engine:
     link: BytesPerSecond | None = None
     tier: str = "hbm"
     """Name of the memory tier its last memory is; two engines that share memory name the same tier."""
+    sustained: Scalar = 1.0
+    """Share of the matrix rate that remains under continuous load."""
 
     @property
     def capacity(self) -> Bytes:
@@ -110,6 +112,10 @@ class Engine:
     def cache(self) -> Bytes:
         """Capacity of the memory in front of the last one; 1 MiB where none is described [B]."""
         return self.memories[-2].capacity if len(self.memories) > 1 else float(2**20)
+
+    def under_load(self) -> Engine:
+        """The same engine after minutes of continuous work: matrix rates lowered by its power limit."""
+        return replace(self, matrix={name: rate * self.sustained for name, rate in self.matrix.items()}, sustained=1.0)
 
     def native(self, weight_format: str) -> bool:
         """Whether weights stored in that format are multiplied without a separate unpacking pass."""

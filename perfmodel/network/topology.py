@@ -7,7 +7,7 @@ from typing import NamedTuple
 from perfmodel.elementwise import Scalar, clamp, floor, maximum, minimum
 from perfmodel.units import BytesPerSecond, Seconds
 
-__all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "merge", "subgroup"]
+__all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "replicas", "subgroup"]
 
 
 class NetworkLevel(NamedTuple):
@@ -98,7 +98,7 @@ def subgroup(group: Group, size: Scalar, skip: Scalar = 1.0) -> Group:
     return Group(tuple(maximum(minimum(m, size) / skip, 1.0) for m in group.members))
 
 
-def merge(network: Network, dims: tuple[Dim, ...], state: str) -> Group:
-    """Replica group of a state: the synchronous dims that do not split it."""
-    names = frozenset(d.name for d in dims if d.synchronous and state not in d.splits)
+def replicas(network: Network, dims: tuple[Dim, ...], state: str) -> Group:
+    """Replica group of a state: the synchronous dims that split neither it nor the layers it belongs to."""
+    names = frozenset(d.name for d in dims if d.synchronous and not d.splits & {state, "layers"})
     return group_along(network, dims, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from perfmodel.elementwise import Scalar, ceil, floor, maximum, where
-from perfmodel.network.topology import Dim, Network, merge
+from perfmodel.network.topology import Dim, Network, replicas
 from perfmodel.operators.state import ParameterCounts
 from perfmodel.specs.architecture import Architecture
 from perfmodel.techniques.base import Situation, Technique
@@ -63,11 +63,11 @@ def families_of(
     last_extra = where(stages > 1.0, head, single + embedding)
     families = [
         Family("dense", dense, first * dense + embedding + where(stages > 1.0, 0.0, single), last * dense + last_extra,
-               merge(network, dims, "weights"))
+               replicas(network, dims, "weights"))
     ]  # fmt: skip
     if counts.experts:
         per_layer = counts.experts / experts_split
         families.append(
-            Family("experts", per_layer, first * per_layer, last * per_layer, merge(network, dims, "experts"))
+            Family("experts", per_layer, first * per_layer, last * per_layer, replicas(network, dims, "experts"))
         )
     return tuple(families), embedding, head

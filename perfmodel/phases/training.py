@@ -305,7 +305,8 @@ def evaluate_training(
     """
     settled, ratios = check_training(x, techniques, situation, network, framework)
     small, expand = collapse(settled.sizes)
-    operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), machine))
+    loaded = machine.under_load()
+    operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), loaded))
     operators = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in operators] if expand else operators
     technique_terms: list[Term] = []
     lines: list[Line] = []

@@ -107,6 +107,8 @@ class DevicePower(Spec):
     limit: Power
     """Board or package power limit [W]."""
     idle: Power | None = None
+    sustained: Ratio | None = None
+    """Share of the matrix rate of short benchmarks that remains in hours of training, under the power limit [1]."""
 
 
 class DevicePrice(Spec):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from perfmodel.elementwise import Scalar, maximum, minimum
-from perfmodel.network.topology import Dim, Group, Network, group_along, merge, subgroup
+from perfmodel.network.topology import Dim, Group, Network, group_along, replicas, subgroup
 from perfmodel.operators.layers import Sizes
 from perfmodel.operators.state import Kept, ParameterCounts
 from perfmodel.specs.architecture import Architecture
@@ -122,7 +122,7 @@ class Settled:
 
     def replicas(self, state: str) -> Group:
         """Synchronous ranks that hold the same part of a state."""
-        return merge(self.network, self.dims, state)
+        return replicas(self.network, self.dims, state)
 
 
 def split_by(dims: Iterable[Dim], state: str) -> Scalar:

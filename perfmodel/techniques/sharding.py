@@ -86,7 +86,7 @@ def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     worst: Scalar = 1.0
     for size in (x.weights_group, x.secondary_group, x.gradients_group, x.optimizer_group):
         parts = maximum(group / size, 1e-9)
-        worst = maximum(worst, where(size >= ALL, 1.0, ceil(parts) / parts))
+        worst = maximum(worst, where(size >= ALL, where(group > 1.0, 1.0, 2.0), ceil(parts) / parts))
     return {"sharding groups": worst}
 
 
