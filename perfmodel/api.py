@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
-from perfmodel.insight.planner import Question, Setting, answer, make_setting
+from perfmodel.insight.planner import answer
+from perfmodel.insight.setting import Question, Setting, make_setting
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.result import Answer, EvaluatedPlan
 from perfmodel.specs.framework import Framework, load_framework

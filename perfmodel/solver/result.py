@@ -207,6 +207,8 @@ class Answer:
     certificate: Certificate
     assumptions: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, str, str], ...]
+    possible_with: tuple[str, ...] = ()
+    """When no plan is legal: changes of the question that were tried and do make one possible."""
 
     @property
     def feasible(self) -> bool:

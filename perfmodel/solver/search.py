@@ -187,7 +187,7 @@ def _absorb(outcome: Outcome, block: Block, judged: Judged, *, front: bool) -> N
         once = failed == 1
         for name, over in overs.items():
             _near_miss(outcome, name, take, once & over, judged.budget[name])
-    if not outcome.legal and not outcome.near:
+    if not outcome.legal:
         _closest(outcome, take, judged)
 
 

@@ -1,0 +1,74 @@
+"""What an answer assumes, and what its numbers stand on."""
+
+from __future__ import annotations
+
+from perfmodel.insight.setting import Setting
+from perfmodel.phases.serving import weight_format
+from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.techniques.record import Layout
+
+__all__ = ["EFFICIENT", "assumptions", "provenance"]
+
+EFFICIENT = 0.9
+"""Where the device count is free, the largest that keeps this share of the best per-device efficiency is chosen."""
+
+
+def assumptions(setting: Setting, best: EvaluatedPlan | None) -> tuple[tuple[str, str], ...]:
+    """What was assumed, each with the flag that changes it."""
+    workload, found = setting.workload, []
+    if workload.kind == "training":
+        batch = workload.global_batch / workload.sequence
+        found.append(
+            (f"{workload.name}: {batch:,.0f} sequences of {workload.sequence:,} tokens per step", "--workload")
+        )
+        r = workload.recipe
+        states = f"{r.weights:g} + {r.gradients:g} + {r.optimizer_bytes:g} B per parameter"
+        found.append((f"{r.name} ({states} for weights, gradients, optimizer)", "--set-workload recipe=…"))
+        if setting.question.devices is None and setting.problem.objective == "time":
+            found.append(
+                (f"device count: the largest that keeps {EFFICIENT:.0%} of the best per-device speed", "--devices")
+            )
+    else:
+        slo = [f"{n.upper()} ≤ {v:g} s" for n in ("ttft", "tpot", "e2e") if (v := getattr(workload.slo, n)) is not None]
+        limits = ", ".join(slo) or "no latency limit"
+        found.append(
+            (f"{workload.name}: {workload.prompt:,} prompt + {workload.output:,} output tokens, {limits}", "--workload")
+        )
+        load = "as many requests as the limits allow" if workload.rate is None else f"{workload.rate:g} requests/s"
+        found.append((f"{load}, steady state, mean lengths", "--set-workload rate=…"))
+        found.append(
+            (f"weights {_served_format(setting)}, KV cache {workload.kv_format}", "--set-workload kv_format=…")
+        )
+    name, version = setting.framework.name, setting.framework.version
+    found.append((f"software behaves like {name} {version}", "--framework"))
+    if best is not None and best.quality is None:
+        found.append(("quality of a technique in use is unknown for this model", "--max-quality-loss"))
+    return tuple(found)
+
+
+def _served_format(setting: Setting) -> str:
+    stored = setting.model.architecture.weight_format
+    used = weight_format(setting.problem.situation, Layout())
+    return used if used == stored else f"{used} (checkpoint: {stored}, which this device does not run)"
+
+
+def provenance(setting: Setting) -> tuple[tuple[str, str, str], ...]:
+    """The facts that decide most, with kind and source."""
+    device, cluster = setting.system.accelerator, setting.system.cluster
+    rows: list[tuple[str, str, str]] = []
+    wanted = setting.machine.main.compute_format("bf16")
+    rate = device.peak.matrix.get(wanted) or device.peak.vector.get(wanted)
+    if rate is not None:
+        rows.append((f"{wanted} peak {rate.text}", rate.kind, device.sources.get(rate.source, rate.source)))
+    last = device.memory[list(device.memory)[-1]]
+    if last.bandwidth is not None:
+        text = f"memory {last.capacity.text} at {last.bandwidth.text}"
+        rows.append((text, last.bandwidth.kind, device.sources.get(last.bandwidth.source, last.bandwidth.source)))
+    gemm = setting.machine.main.constant("gemm", wanted)
+    rows.append(
+        (f"sustained matrix share {gemm.compute_fraction:.0%}", gemm.kind, "calibration of the device or its class")
+    )
+    for name, level in cluster.levels.items():
+        fact = level.efficiency
+        rows.append((f"{name} links reach {fact.value:.0%}", fact.kind, cluster.sources.get(fact.source, fact.source)))
+    return tuple(rows)

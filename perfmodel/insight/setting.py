@@ -1,0 +1,116 @@
+"""A question, and the built machine, network, techniques and space that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perfmodel.errors import SpecError
+from perfmodel.machine.build import Machine, build_machine
+from perfmodel.network.build import build_network
+from perfmodel.network.topology import Network
+from perfmodel.solver.problems import OBJECTIVES, ServingProblem, TrainingProblem
+from perfmodel.solver.space import Space, build_space
+from perfmodel.specs.framework import Framework
+from perfmodel.specs.model import Model
+from perfmodel.specs.system import System
+from perfmodel.specs.workload import Workload
+from perfmodel.techniques import techniques_for
+from perfmodel.techniques.base import Situation
+
+__all__ = ["Question", "Setting", "make_setting"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, apart from machine, model and workload.
+
+    Parameters
+    ----------
+    objective : ``time``, ``throughput``, ``cost`` or ``energy``; ``None`` takes the phase's default.
+    devices : number of devices, ``None`` to choose it.
+    pinned : plan columns held fixed (a value, or values to search).
+    use : techniques asked for by name although they change the numerics.
+    max_quality_loss : largest published relative loss of quality a plan may spend.
+    """
+
+    objective: str | None = None
+    devices: int | None = None
+    pinned: Mapping[str, Any] | None = None
+    use: tuple[str, ...] = ()
+    max_quality_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model on a machine under a workload, built and ready to search."""
+
+    model: Model
+    system: System
+    workload: Workload
+    framework: Framework
+    question: Question
+    problem: TrainingProblem | ServingProblem
+    space: Space
+    machine: Machine
+    network: Network
+
+    @property
+    def phase(self) -> str:
+        """``training`` or ``serving``."""
+        return self.workload.kind
+
+
+def make_setting(model: Model, system: System, workload: Workload, framework: Framework, question: Question) -> Setting:
+    """Build machine, network, techniques and space for a question.
+
+    Raises
+    ------
+    PerfmodelError
+        If the question contradicts itself, the machine or the model.
+    """
+    _check(model, workload, question)
+    machine, network = build_machine(system), build_network(system.cluster)
+    devices = machine.devices if question.devices is None else question.devices
+    if devices > machine.devices:
+        raise SpecError(
+            "more devices than the machine has", field="devices", found=devices, allowed=f"1 to {machine.devices}"
+        )
+    situation = Situation(workload.kind, model.architecture, machine, workload, int(devices))
+    lossy = question.max_quality_loss is not None and question.max_quality_loss > 0
+    techniques = techniques_for(workload.kind, lossy=lossy, use=question.use)
+    pinned = dict(question.pinned or {})
+    if workload.kind == "training" and question.devices is not None:
+        pinned.setdefault("devices", question.devices)
+    constants = {n: getattr(framework.facts, n).value for n in type(framework.facts).model_fields}
+    common = (techniques, situation, machine, network, constants)
+    objective = question.objective or ("time" if workload.kind == "training" else "throughput")
+    kind = TrainingProblem if workload.kind == "training" else ServingProblem
+    problem = kind(*common, objective, question.max_quality_loss, frozenset(question.use))
+    space = build_space(techniques, situation, pinned)
+    return Setting(model, system, workload, framework, question, problem, space, machine, network)
+
+
+def _check(model: Model, workload: Workload, question: Question) -> None:
+    if question.objective is not None and question.objective not in OBJECTIVES:
+        raise SpecError("unknown objective", field="objective", found=question.objective, allowed=", ".join(OBJECTIVES))
+    if question.devices is not None and question.devices < 1:
+        raise SpecError("at least one device is needed", field="devices", found=question.devices)
+    loss = question.max_quality_loss
+    if loss is not None and not 0.0 <= loss <= 1.0:
+        raise SpecError("a share is needed", field="max_quality_loss", found=loss, allowed="0 to 1, e.g. 0.03 or 3%")
+    longest = model.architecture.max_positions
+    wanted = workload.sequence if workload.kind == "training" else workload.prompt + workload.output
+    if longest is not None and wanted > longest and model.architecture.extra and _learned_positions(model):
+        raise SpecError(
+            f"{model.name} has learned positions for {longest} tokens",
+            field="workload.sequence" if workload.kind == "training" else "workload.prompt",
+            found=wanted,
+            allowed=f"up to {longest} tokens; --set-workload sequence={longest}",
+        )
+
+
+def _learned_positions(model: Model) -> bool:
+    """Whether positions are a table that ends (GPT-2, OPT), not a formula."""
+    return model.architecture.family in ("gpt2", "opt", "gpt_bigcode", "gpt_neo", "megatron_gpt")

@@ -1,0 +1,108 @@
+"""Why not: the nearest plans that a constraint rejects, and what would make them possible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from perfmodel.errors import PerfmodelError
+from perfmodel.insight.setting import Setting, make_setting
+from perfmodel.solver.evaluate import evaluate_plan
+from perfmodel.solver.result import EvaluatedPlan, Rejected
+from perfmodel.solver.search import Candidate, NearMiss, Outcome, search
+from perfmodel.techniques.settled import Plan
+from perfmodel.units import format_seconds
+
+__all__ = ["nearest_rejected", "what_would_do"]
+
+SAVERS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("full recomputation", {"recompute": 2.0}),
+    ("the optimizer on the host", {"optimizer_host": 1.0}),
+    ("full recomputation and the optimizer on the host", {"recompute": 2.0, "optimizer_host": 1.0}),
+)
+"""Changes that save memory, mildest first."""
+
+
+def nearest_rejected(setting: Setting, outcome: Outcome, best: Candidate | None) -> tuple[Rejected, ...]:
+    """Plans that one constraint alone rejects and that would have won; else those that come closest.
+
+    Without a legal plan, the plan whose worst constraint is least violated comes first.
+    """
+    if best is None:
+        return _closest(setting, outcome)
+    misses = [m for (_, n), m in outcome.near.items() if n == int(best.devices) or setting.phase == "serving"]
+    better = [m for m in misses if m.candidate.score < best.score]
+    by_constraint: dict[str, NearMiss] = {}
+    for miss in sorted(better or misses, key=lambda m: m.candidate.score * m.ratio):
+        by_constraint.setdefault(miss.constraint, miss)
+    return tuple(_explained(setting, miss) for miss in list(by_constraint.values())[:3])
+
+
+def _closest(setting: Setting, outcome: Outcome) -> tuple[Rejected, ...]:
+    if outcome.closest is None:
+        return ()
+    ratio, name, candidate = outcome.closest
+    return (_explained(setting, NearMiss(name, ratio, candidate, outcome.alone.get(name, 0))),)
+
+
+def _explained(setting: Setting, miss: NearMiss) -> Rejected:
+    plan = evaluate_plan(setting.problem, miss.candidate.plan)
+    return Rejected(miss.constraint, miss.ratio, plan, miss.plans, _remedy(setting, miss, plan))
+
+
+def _remedy(setting: Setting, miss: NearMiss, plan: EvaluatedPlan) -> str:
+    """What would have to change for a rejected plan to be legal."""
+    name, ratio = miss.constraint, miss.ratio
+    if name.endswith("memory"):
+        return f"needs {ratio:.2f} × the {name}{_saved(setting, miss.candidate.plan, plan)}"
+    if name == "quality":
+        return f"spends {ratio:.2f} × the quality budget; --max-quality-loss raises it"
+    if name in ("TTFT", "TPOT", "end-to-end"):
+        field = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}[name]
+        return f"{name} is {ratio:.2f} × its limit; --set-workload slo.{field}=… relaxes it"
+    return f"{ratio:.2f} × the limit"
+
+
+def _saved(setting: Setting, x: Plan, plan: EvaluatedPlan) -> str:
+    """The mildest change that makes the plan fit, with its price."""
+    for words, changes in SAVERS:
+        columns = vars(x)
+        if not changes.keys() <= columns.keys() or all(columns[n] == v for n, v in changes.items()):
+            continue
+        changed = evaluate_plan(setting.problem, Plan(**{**columns, **changes}))
+        if changed.legal:
+            return f"; would fit with {words}, then {format_seconds(changed.seconds)}"
+    del plan
+    return ""
+
+
+def what_would_do(setting: Setting) -> tuple[str, ...]:
+    """Changes of the question that make an impossible plan possible, each tried by a search of its own."""
+    question = setting.question
+    tried: list[tuple[str, Any]] = []
+    if question.devices is not None and question.devices < setting.machine.devices:
+        tried.append(("more devices: --devices", replace(question, devices=None, pinned=_without(question.pinned))))
+    if question.max_quality_loss is None:
+        tried.append(("weights or wires in fewer bits: --max-quality-loss", replace(question, max_quality_loss=1.0)))
+    found = []
+    for words, other in tried:
+        try:
+            retry = make_setting(setting.model, setting.system, setting.workload, setting.framework, other)
+        except PerfmodelError:
+            continue
+        outcome = search(retry.space, retry.problem)
+        if outcome.best:
+            found.append(_offer(words, retry, outcome))
+    return tuple(found)
+
+
+def _without(pinned: Any) -> dict[str, Any]:
+    return {n: v for n, v in (pinned or {}).items() if n != "devices"}
+
+
+def _offer(words: str, retry: Setting, outcome: Outcome) -> str:
+    if words.startswith("more devices"):
+        return f"{words} {min(outcome.by_devices)} or more"
+    plan = evaluate_plan(retry.problem, outcome.best[0].plan)
+    loss = "unknown" if plan.quality is None else f"{plan.quality:.1%}"
+    return f"{words} {plan.quality or 0.0:.3f} (published loss {loss}): {', '.join(plan.summary)}"
