@@ -98,7 +98,7 @@ def subgroup(group: Group, size: Scalar, skip: Scalar = 1.0) -> Group:
     return Group(tuple(maximum(minimum(m, size) / skip, 1.0) for m in group.members))
 
 
-def replicas(network: Network, dims: tuple[Dim, ...], state: str) -> Group:
-    """Replica group of a state: the synchronous dims that split neither it nor the layers it belongs to."""
-    names = frozenset(d.name for d in dims if d.synchronous and not d.splits & {state, "layers"})
+def replicas(network: Network, dims: tuple[Dim, ...], *states: str) -> Group:
+    """Replica group: the synchronous dims that split neither one of the states nor the layers they belong to."""
+    names = frozenset(d.name for d in dims if d.synchronous and not d.splits & {*states, "layers"})
     return group_along(network, dims, names)

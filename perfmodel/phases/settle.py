@@ -68,6 +68,8 @@ def families_of(
     if counts.experts:
         per_layer = counts.experts / experts_split
         families.append(
-            Family("experts", per_layer, first * per_layer, last * per_layer, replicas(network, dims, "experts"))
+            Family(
+                "experts", per_layer, first * per_layer, last * per_layer, replicas(network, dims, "weights", "experts")
+            )
         )
     return tuple(families), embedding, head

@@ -150,7 +150,7 @@ def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
     replay, core = s.layout.replay, maximum(s.layout.replay, s.layout.replay_core * float(s.sizes.materialise))
     return [
         t._replace(
-            name=t.name if t.lane != "main" else "recompute",
+            name=t.name if t.lane != "main" else "recomputation",
             slot="layer_backward",
             seconds=t.seconds * (core if t.core else replay),
             bound=0.0,

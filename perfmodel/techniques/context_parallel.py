@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perfmodel.elementwise import Scalar, ceil
+from perfmodel.elementwise import Scalar, ceil, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Dim, Network
@@ -45,7 +45,7 @@ def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     """Each rank takes two chunks of the sequence, so that the causal triangle is shared evenly."""
     del s
     chunks = situation.workload.sequence / (2.0 * x.cp)
-    return {"sequence": ceil(chunks) / chunks}
+    return {"sequence": where(x.cp > 1.0, ceil(chunks) / chunks, 1.0)}
 
 
 TECHNIQUE = Technique(

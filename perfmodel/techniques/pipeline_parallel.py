@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, where
+from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Dim, Network
@@ -47,8 +47,10 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
-    """No empty stage; interleaving passes micro-batches in rounds of ``pp``."""
-    ratios = {"layers": x.pp * x.virtual / situation.architecture.layers}
+    """No empty stage; interleaving cuts equal chunks and passes micro-batches in rounds of ``pp``."""
+    layers = situation.architecture.layers
+    chunk = layers / (x.pp * x.virtual)
+    ratios = {"layers": maximum(1.0 / chunk, where(x.virtual > 1.0, ceil(chunk) / chunk, 1.0))}
     if situation.phase == "training":
         rounds = s.micro_batches / x.pp
         ratios["interleaving"] = where(x.virtual > 1.0, ceil(rounds) / rounds, 1.0)
