@@ -135,7 +135,7 @@ class Slot:
     of one item})
 
     With one item and no prefetching lane this is the sum; prefetching lanes leave their excess exposed; two items on
-    two engines interleave. ``interference`` is the share of hidden time that still slows the main lane.
+    two engines interleave. ``interference`` is the share of hidden communication that still slows the main lane.
     """
 
     terms: tuple[Term, ...]
@@ -174,10 +174,10 @@ class Slot:
         return longest + self._slowdown(lanes)
 
     def _slowdown(self, lanes: dict[str, Scalar]) -> Scalar:
+        """Hidden communication takes compute units and bandwidth from the main lane; host launches do not."""
         hidden: Scalar = 0.0
-        for name, seconds in lanes.items():
-            if name != "main":
-                hidden = maximum(hidden, minimum(seconds, lanes["main"]))
+        for name in {t.lane for t in self.terms if t.resource == "network"} - {"main"}:
+            hidden = maximum(hidden, minimum(lanes[name], lanes["main"]))
         return self.interference * self.items * hidden
 
     def exposed(self) -> list[Exposure]:
