@@ -14,7 +14,7 @@ from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.planner import answer
-from perfmodel.insight.setting import Question, Setting, make_setting
+from perfmodel.insight.setting import Question, Setting, make_setting, within_positions
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.result import Answer, EvaluatedPlan
 from perfmodel.specs.framework import Framework, load_framework
@@ -257,6 +257,8 @@ def _settings(request: Request, model: Model, system: System) -> list[Setting]:
     settings = []
     for name in names:
         workload: Workload = load_workload(name)
+        if request.workload is None:
+            workload = within_positions(workload, model)
         if request.workload_changes:
             workload = revise(workload, request.workload_changes)
         chosen = request.framework if request.framework is not None else DEFAULT_FRAMEWORKS[workload.kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perfmodel.insight.setting import Setting
+from perfmodel.insight.setting import Setting, position_limit
 from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.techniques.record import Layout
@@ -16,6 +16,8 @@ EFFICIENT = 0.9
 def assumptions(setting: Setting, best: EvaluatedPlan | None) -> tuple[tuple[str, str], ...]:
     """What was assumed, each with the flag that changes it."""
     workload, found = setting.workload, []
+    if position_limit(setting.model) in (getattr(workload, "sequence", 0), getattr(workload, "prompt", 0)):
+        found.append((f"sequence cut to the {position_limit(setting.model):,} positions of the model", "--workload"))
     if workload.kind == "training":
         batch = workload.global_batch / workload.sequence
         found.append(

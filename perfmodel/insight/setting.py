@@ -15,11 +15,11 @@ from perfmodel.solver.space import Space, build_space
 from perfmodel.specs.framework import Framework
 from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
-from perfmodel.specs.workload import Workload
+from perfmodel.specs.workload import Workload, revise
 from perfmodel.techniques import techniques_for
 from perfmodel.techniques.base import Situation
 
-__all__ = ["Question", "Setting", "make_setting"]
+__all__ = ["Question", "Setting", "make_setting", "position_limit", "within_positions"]
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def _check(model: Model, workload: Workload, question: Question) -> None:
     loss = question.max_quality_loss
     if loss is not None and not 0.0 <= loss <= 1.0:
         raise SpecError("a share is needed", field="max_quality_loss", found=loss, allowed="0 to 1, e.g. 0.03 or 3%")
-    longest = model.architecture.max_positions
+    longest = position_limit(model)
     wanted = workload.sequence if workload.kind == "training" else workload.prompt + workload.output
-    if longest is not None and wanted > longest and model.architecture.extra and _learned_positions(model):
+    if longest is not None and wanted > longest:
         raise SpecError(
             f"{model.name} has learned positions for {longest} tokens",
             field="workload.sequence" if workload.kind == "training" else "workload.prompt",
@@ -111,6 +111,20 @@ def _check(model: Model, workload: Workload, question: Question) -> None:
         )
 
 
-def _learned_positions(model: Model) -> bool:
-    """Whether positions are a table that ends (GPT-2, OPT), not a formula."""
-    return model.architecture.family in ("gpt2", "opt", "gpt_bigcode", "gpt_neo", "megatron_gpt")
+def position_limit(model: Model) -> int | None:
+    """Longest context of a model whose positions are a learned table that ends (GPT-2, OPT); ``None`` for formulas."""
+    learned = model.architecture.family in ("gpt2", "opt", "gpt_bigcode", "gpt_neo")
+    return model.architecture.max_positions if learned else None
+
+
+def within_positions(workload: Workload, model: Model) -> Workload:
+    """The workload, its sequences cut to the model's learned positions where those are fewer."""
+    longest = position_limit(model)
+    if longest is None:
+        return workload
+    if workload.kind == "training":
+        return revise(workload, {"sequence": longest}) if workload.sequence > longest else workload
+    if workload.prompt + workload.output <= longest:
+        return workload
+    output = min(workload.output, longest // 2)
+    return revise(workload, {"output": output, "prompt": longest - output})

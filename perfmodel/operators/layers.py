@@ -159,7 +159,7 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
     q_heads = a.heads / s.weight_split
     kv_heads = maximum(a.kv_heads / s.weight_split, 1.0)
     width = q_heads * a.head_dim + kv_heads * a.head_dim
-    core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, a.window, s, causal=a.causal)
+    core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, s.context), s, causal=a.causal)
     calls = [*_products(a.linears, s, "attention"), _stream("rotary", streaming.rotary(s.tokens, width)), core]
     if s.materialise and not s.decode:
         extra = attn.materialised_attention(s.sequences, q_heads, a.head_dim, s.queries, s.context)
@@ -168,12 +168,25 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
     return calls
 
 
+def keys_seen(a: Attention, context: Scalar) -> Scalar | None:
+    """Keys that one query reads at most: its window plus the compressed or chosen older ones; ``None`` for all."""
+    if a.window is None and a.index_top_k is None:
+        return None
+    seen: Scalar = 0.0 if a.window is None else float(a.window)
+    if a.compression is not None:
+        older = context / a.compression
+        seen = seen + (older if a.index_top_k is None else minimum(older, float(a.index_top_k)))
+    elif a.index_top_k is not None:
+        seen = seen + float(a.index_top_k)
+    return seen
+
+
 def _core(
     q_heads: Scalar,
     kv_heads: Scalar,
     head_dim: int,
     value_dim: int,
-    window: int | None,
+    window: Scalar | None,
     s: Sizes,
     *,
     causal: bool = True,

@@ -167,6 +167,8 @@ def _mixer_cache(layer: Layer, context: Scalar, kv_split: Scalar, kv_bytes: Scal
         if mixer.kv_from_earlier:
             return 0.0
         seen = context if mixer.window is None else minimum(context, mixer.window)
+        if mixer.compression is not None:
+            seen = seen + context / mixer.compression
         heads = maximum(mixer.kv_heads / kv_split, 1.0)
         width = mixer.head_dim + (0 if mixer.shared_kv else mixer.value_dim)
         return seen * heads * width * kv_bytes
