@@ -17,7 +17,7 @@ from perfmodel.specs.architecture import (
 )
 from perfmodel.units import Bytes
 
-__all__ = ["Kept", "ParameterCounts", "activations_kept", "cache_bytes", "layer_parameters"]
+__all__ = ["Kept", "ParameterCounts", "activations_kept", "cache_bytes", "layer_parameters", "widest"]
 
 
 class ParameterCounts(NamedTuple):
@@ -128,6 +128,18 @@ def _layer_kept(layer: Layer, hidden: int, *, dropout: bool) -> tuple[float, flo
         shared = layer.parallel and part is layer.ffn
         streamed += (1.0 if shared else 2.0) * hidden + (0.5 * hidden if dropout else 0.0)
     return cut, streamed, 5.0 if dropout else 4.0
+
+
+def widest(architecture: Architecture) -> float:
+    """Widest output of a matrix of any layer, per token: the gradient that is alive while a layer runs backward."""
+    outputs = [0.0]
+    for run in architecture.runs:
+        for part in (run.layer.mixer, run.layer.ffn):
+            if part is not None:
+                outputs += [float(linear.n) for linear in part.linears]
+            if isinstance(part, Moe):
+                outputs += [float(part.top_k * linear.n) for linear in part.expert_linears]
+    return max(outputs)
 
 
 def _part_kept(part: Attention | LatentAttention | StateSpace | LinearAttention | Mlp | Moe) -> float:

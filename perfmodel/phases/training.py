@@ -11,7 +11,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.layers import Call, Sizes, backward_of, embedding_calls, head_calls, layer_calls
-from perfmodel.operators.state import activations_kept, layer_parameters
+from perfmodel.operators.state import activations_kept, layer_parameters, widest
 from perfmodel.operators.streaming import optimizer_update
 from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import call_terms
@@ -251,6 +251,7 @@ def _ledger(
         Line("optimizer", tier, states(layout.optimizer_shards, s.optimizer_bytes) * (1.0 - layout.optimizer_off)),
         Line("activations", tier, activations),
         Line("logits", tier, logits),
+        Line("workspace", tier, s.sizes.tokens * widest(s.architecture) / s.sizes.weight_split * s.sizes.element_bytes),
         *extra,
         Line("fragmentation", tier, framework.get("fragmentation", 0.0) * machine.main.capacity),
         Line("runtime", tier, framework.get("runtime_memory", 0.0)),
@@ -303,6 +304,8 @@ def evaluate_training(
     framework : behaviour constants of the training software, in base units.
     memo : remembers operator terms between slabs that share sizes.
     """
+    ring_only = framework.get("ring_only", 0.0) > 0.0
+    network = network.in_job(framework.get("collective_share", 1.0), ring_only=ring_only)
     settled, ratios = check_training(x, techniques, situation, network, framework)
     small, expand = collapse(settled.sizes)
     loaded = machine.under_load()

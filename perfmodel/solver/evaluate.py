@@ -39,7 +39,10 @@ def _ledgers(
     """Ledger per stage; one stage has one ledger."""
     result = []
     for stage, lines in ledgers.items():
-        kept = tuple(LedgerLine(line.name, line.tier, float(line.bytes)) for line in lines if float(line.bytes) > 0.0)
+        summed: dict[tuple[str, str], float] = {}
+        for line in lines:
+            summed[line.name, line.tier] = summed.get((line.name, line.tier), 0.0) + float(line.bytes)
+        kept = tuple(LedgerLine(name, tier, size) for (name, tier), size in summed.items() if size > 0.0)
         totals: dict[str, float] = {}
         for line in kept:
             totals[line.tier] = totals.get(line.tier, 0.0) + line.bytes

@@ -9,7 +9,7 @@ from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Dim, Network
-from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
@@ -46,6 +46,12 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     return [Term("stage hand-over", "boundary", "network", exposed * crossings * hop)]
 
 
+def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
+    """One activation and one gradient on their way in, and one of each on their way out."""
+    held = 2.0 * len(s.slots) * s.boundary_bytes
+    return [Line("communication buffers", machine.main.tier, where(x.pp > 1.0, held, 0.0))]
+
+
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     """No empty stage; interleaving cuts equal chunks and passes micro-batches in rounds of ``pp``."""
     layers = situation.architecture.layers
@@ -67,5 +73,6 @@ TECHNIQUE = Technique(
     dims=dims,
     layout=layout,
     terms=terms,
+    memory=memory,
     legal=legal,
 )

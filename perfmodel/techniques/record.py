@@ -47,6 +47,8 @@ class Layout:
     """Bytes per stored weight with its scales [B]; ``None`` follows the format."""
     weights_wire: Scalar = owner(None)
     """Bytes per weight when gathered [B]; ``None`` is the stored width."""
+    scales_wire: Scalar = owner(0.0)
+    """Bytes per gathered weight of scales that travel in a collective of their own [B]."""
     gradients_wire: Scalar = owner(None)
     """Bytes per gradient when reduced [B]; ``None`` is the stored width."""
     weights_shards: Scalar = product()

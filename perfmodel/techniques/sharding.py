@@ -14,7 +14,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_gather, reduce_scatter
 from perfmodel.network.topology import Network
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
-from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.techniques.settled import Family, Plan, Settled
 
 __all__ = ["ALL", "TECHNIQUE", "describe"]
 
@@ -46,24 +46,36 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Gathers before each layer of each pass, a scatter of its gradients, and updated weights after the step."""
+    """Gathers before each layer of each pass, a scatter of its gradients, and updated weights after the step.
+
+    A layer is gathered in ``gathers_per_layer`` collectives; ``gather_exposed`` of gathers and scatters is not hidden.
+    """
     del machine
     emitted = []
+    framework = s.framework or {}
+    pieces, exposed = framework.get("gathers_per_layer", 1.0), framework.get("gather_exposed", 0.0)
+
+    def travel(name: str, slot: str, seconds: Scalar) -> list[Term]:
+        """The part that hides behind computation, and the part that does not."""
+        beside = Term(name, slot, "network", (1.0 - exposed) * seconds, "net", prefetch=True)
+        return [beside, Term(name, slot, "network", exposed * seconds)] if exposed else [beside]
+
+    def gather(f: Family, shards: Scalar) -> Scalar:
+        """One layer, piece by piece, and the scales of each piece where it is quantised."""
+        group, scales = f.among(shards), s.layout.scales_wire
+        own = where(scales > 0.0, all_gather(net, group, f.layer * scales / pieces), 0.0)
+        return pieces * (all_gather(net, group, f.layer * s.weights_wire / pieces) + own)
+
     for f in s.families:
         weights, secondary = f.shards(x.weights_group), f.shards(x.secondary_group)
         gradients, optimizer = f.shards(x.gradients_group), f.shards(x.optimizer_group)
-        forward = all_gather(net, f.among(weights), f.layer * s.weights_wire)
-        backward = all_gather(
-            net, f.among(secondary), f.layer * where(secondary < weights, s.weights_bytes, s.weights_wire)
-        )
+        forward, backward = gather(f, weights), gather(f, secondary)
         scatter = reduce_scatter(net, f.among(gradients), f.layer * s.gradients_wire)
         tail = all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes)
-        emitted += [
-            Term("weight gather", "layer_forward", "network", forward, "net", prefetch=True),
-            Term("weight gather", "layer_backward", "network", backward, "net", prefetch=True),
-            Term("gradient scatter", "layer_backward", "network", scatter, "net", prefetch=True),
-            Term("updated weights", "tail", "network", tail),
-        ]
+        emitted += travel("weight gather", "layer_forward", forward)
+        emitted += travel("weight gather", "layer_backward", backward)
+        emitted += travel("gradient scatter", "layer_backward", scatter)
+        emitted.append(Term("updated weights", "tail", "network", tail))
     return emitted
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perfmodel.elementwise import Scalar, ceil, maximum
+from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_gather, all_reduce, all_reduce_bound, reduce_scatter
 from perfmodel.network.topology import Dim, Network
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
-from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
@@ -66,6 +66,12 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     ]
 
 
+def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
+    """Activations gathered along the sequence before a product, one layer at a time."""
+    gathered = s.sizes.tokens * s.architecture.hidden * s.sizes.element_bytes
+    return [Line("communication buffers", machine.main.tier, where(x.tp > 1.0, gathered, 0.0))]
+
+
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     """Heads and vocabulary divide; key-value heads divide or are replicated evenly."""
     del s
@@ -89,5 +95,6 @@ TECHNIQUE = Technique(
     axes=axes,
     dims=dims,
     terms=terms,
+    memory=memory,
     legal=legal,
 )
