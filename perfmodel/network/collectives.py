@@ -74,7 +74,8 @@ def tree_all_reduce(network: Network, group: Group, size: Bytes) -> Seconds:
 
 def all_gather(network: Network, group: Group, result: Bytes) -> Seconds:
     """Time until every rank holds ``result`` bytes, of which each held ``result / n`` [s]."""
-    return minimum(ring_all_gather(network, group, result), hierarchical_all_gather(network, group, result))
+    ring = ring_all_gather(network, group, result)
+    return ring if network.ring_only else minimum(ring, hierarchical_all_gather(network, group, result))
 
 
 def reduce_scatter(network: Network, group: Group, size: Bytes) -> Seconds:

@@ -34,9 +34,15 @@ class NetworkLevel(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Levels, nearest first."""
+    """Levels, nearest first, and whether the library that uses them gathers along rings only."""
 
     levels: tuple[NetworkLevel, ...]
+    ring_only: bool = False
+
+    def in_job(self, share: float, *, ring_only: bool = False) -> Network:
+        """The same network as a job's library uses it: ``share`` of the efficiency of collectives run alone."""
+        levels = tuple(level._replace(efficiency=level.efficiency * share) for level in self.levels)
+        return Network(levels, ring_only)
 
 
 class Dim(NamedTuple):

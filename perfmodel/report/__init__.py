@@ -1,0 +1,1 @@
+"""What an answer reads like: sentences, tables, the screen, Markdown and JSON, all saying the same."""

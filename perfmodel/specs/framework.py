@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from perfmodel.specs.facts import Capacity, Duration, Number, Ratio, Share, Spec
+from perfmodel.specs.facts import Capacity, Count, Duration, Number, Ratio, Share, Spec, fact
 from perfmodel.specs.hardware import check_sources
 from perfmodel.specs.load import parse_kind
 from perfmodel.specs.locate import find_framework
@@ -49,6 +49,15 @@ class TrainingConstants(Spec):
     """Memory and traffic of the loss per logit, all copies together [B]."""
     fragmentation: Share
     """Share of the device memory that the allocator cannot use [1]."""
+    gather_exposed: Share = fact(0.0, "0")
+    """Share of gathering weights and scattering gradients that waits for no computation beside it: 1 where it is never
+    hidden [1]."""
+    gathers_per_layer: Count = fact(1.0, "1")
+    """Collectives in which the weights of one layer are gathered: 1, or one per matrix [1]."""
+    collective_share: Ratio = fact(1.0, "1")
+    """Share of the bandwidth of collectives run alone that they reach inside a training job [1]."""
+    ring_only: Share = fact(0.0, "0")
+    """1 where the communication library gathers and scatters along rings only [1]."""
 
 
 class ServingConstants(Spec):

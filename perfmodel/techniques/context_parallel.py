@@ -14,12 +14,12 @@ from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 
-LEAST_TOKENS = 2048
+LEAST_TOKENS = 4096
 """Shortest piece of a sequence worth a rank of its own in the default search."""
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Powers of two while each rank keeps at least 2,048 tokens of the sequence."""
+    """Powers of two while each rank keeps at least 4,096 tokens of the sequence."""
     most = max(1, min(situation.workload.sequence // LEAST_TOKENS, 64))
     return (Axis.of("cp", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
 

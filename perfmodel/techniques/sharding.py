@@ -60,22 +60,28 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         beside = Term(name, slot, "network", (1.0 - exposed) * seconds, "net", prefetch=True)
         return [beside, Term(name, slot, "network", exposed * seconds)] if exposed else [beside]
 
-    def gather(f: Family, shards: Scalar) -> Scalar:
-        """One layer, piece by piece, and the scales of each piece where it is quantised."""
+    def gather(f: Family, shards: Scalar, parameters: Scalar, pieces: float = 1.0) -> Scalar:
+        """So many parameters, piece by piece, and the scales of each piece where it is quantised."""
         group, scales = f.among(shards), s.layout.scales_wire
-        own = where(scales > 0.0, all_gather(net, group, f.layer * scales / pieces), 0.0)
-        return pieces * (all_gather(net, group, f.layer * s.weights_wire / pieces) + own)
+        own = where(scales > 0.0, all_gather(net, group, parameters * scales / pieces), 0.0)
+        return pieces * (all_gather(net, group, parameters * s.weights_wire / pieces) + own)
 
     for f in s.families:
         weights, secondary = f.shards(x.weights_group), f.shards(x.secondary_group)
         gradients, optimizer = f.shards(x.gradients_group), f.shards(x.optimizer_group)
-        forward, backward = gather(f, weights), gather(f, secondary)
+        forward, backward = gather(f, weights, f.layer, pieces), gather(f, secondary, f.layer, pieces)
         scatter = reduce_scatter(net, f.among(gradients), f.layer * s.gradients_wire)
         tail = all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes)
         emitted += travel("weight gather", "layer_forward", forward)
         emitted += travel("weight gather", "layer_backward", backward)
         emitted += travel("gradient scatter", "layer_backward", scatter)
         emitted.append(Term("updated weights", "tail", "network", tail))
+    dense = s.families[0]
+    weights, gradients = dense.shards(x.weights_group), dense.among(dense.shards(x.gradients_group))
+    for slot, table in (("embed", s.embedding), ("head", s.head)):
+        emitted += travel("weight gather", slot, gather(dense, weights, table))
+        emitted += travel("gradient scatter", slot, reduce_scatter(net, gradients, table * s.gradients_wire))
+    emitted += travel("weight gather", "head", gather(dense, dense.shards(x.secondary_group), s.head))
     return emitted
 
 
