@@ -1,0 +1,124 @@
+"""Reading options: ``name=value`` pairs, percentages, and what a missing option could be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from perfmodel.errors import SpecError, UnknownName
+
+__all__ = ["kind_of", "pairs", "pins", "required", "share"]
+
+_LISTED = 200
+
+
+def pairs(flag: str, texts: Iterable[str]) -> dict[str, str]:
+    """Split ``name=value`` texts; a name given twice is a mistake."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not name or not equals or not value:
+            raise SpecError("write NAME=VALUE", field=flag, found=text)
+        if name in found:
+            raise SpecError(f"{name} is given twice", field=flag, found=text)
+        found[name] = value
+    return found
+
+
+def pins(texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``tp=8`` as a value and ``pp=2,4`` as values to search; ``all`` is the group of every replica."""
+    found: dict[str, Any] = {}
+    for name, text in pairs("--pin", texts).items():
+        values = tuple(_value(part.strip(), text) for part in text.split(","))
+        found[name] = values if len(values) > 1 else values[0]
+    return found
+
+
+def _value(text: str, whole: str) -> int | float | str:
+    if not text:
+        raise SpecError("an empty value", field="--pin", found=whole)
+    if text == "all":
+        from perfmodel.techniques.sharding import ALL
+
+        return ALL
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number
+
+
+def workload_changes(texts: Iterable[str]) -> dict[str, str | None]:
+    """Read ``field=value``; ``none`` removes a limit."""
+    return {k: None if v.lower() == "none" else v for k, v in pairs("--set-workload", texts).items()}
+
+
+def share(flag: str, text: str | None) -> float | None:
+    """Read ``3%`` or ``0.03``."""
+    if text is None:
+        return None
+    from perfmodel.units import UnitError, parse_quantity
+
+    try:
+        value = parse_quantity(text, "1")
+    except UnitError as error:
+        raise SpecError(str(error), field=flag, found=text, allowed="0 to 1, e.g. 0.03 or 3%") from None
+    if not 0 <= value <= 1:
+        raise SpecError("a share is needed", field=flag, found=text, allowed="0 to 1, e.g. 0.03 or 3%")
+    return value
+
+
+def required(flag: str, value: str | None) -> str:
+    """Return an option that cannot be left out, or say what it could be."""
+    if value is not None and value.strip():
+        return value
+    from perfmodel.specs.locate import hardware_names, model_names
+
+    what, entries, own = (
+        ("models", model_names(), "a config.json")
+        if flag == "--model"
+        else ("hardware", hardware_names(), "a YAML file of a device or a cluster")
+    )
+    names = ", ".join(e.name for e in entries[:_LISTED])
+    raise SpecError(f"{flag} is missing; give the path of {own}, or one of the shipped {what}: {names}")
+
+
+def kind_of(workload: str | None, framework: str | None, columns: Iterable[str], fields: Iterable[str]) -> str | None:
+    """Return the workload to plan for where none was named but other options fit one kind of workload only."""
+    if workload is not None:
+        return workload
+    kinds = {"training", "serving"}
+    if framework is not None:
+        from perfmodel.specs.framework import load_framework
+
+        kinds &= {load_framework(framework).kind}
+    for name in columns:
+        kinds &= _kinds_of_column(name) or kinds
+    for name in fields:
+        kinds &= _kinds_of_field(name) or kinds
+    if not kinds:
+        raise SpecError("some options fit training only and others serving only; choose one with --workload")
+    return None if len(kinds) == 2 else {"training": "pretrain", "serving": "chat"}[kinds.pop()]
+
+
+def _kinds_of_column(name: str) -> set[str]:
+    from perfmodel.techniques import TECHNIQUES
+
+    kinds = {phase for t in TECHNIQUES if name in t.neutral for phase in t.phases}
+    if name == "devices":
+        kinds = {"training"}
+    if not kinds:
+        known = {n for t in TECHNIQUES for n in t.neutral} | {"devices"}
+        raise UnknownName("plan column", name, known, remedy="; all: " + ", ".join(sorted(known)))
+    return kinds
+
+
+def _kinds_of_field(path: str) -> set[str]:
+    from perfmodel.specs.workload import KINDS
+
+    head = path.split(".")[0]
+    kinds = {kind for kind, model in KINDS.items() if head in model.model_fields}
+    if not kinds:
+        known = {n for model in KINDS.values() for n in model.model_fields}
+        raise UnknownName("workload field", path, known, remedy="perfmodel specs show pretrain lists them")
+    return kinds

@@ -1,0 +1,273 @@
+"""The sentences of an answer: what to use, how fast, what binds, how sure. The screen and the reports say the same."""
+
+from __future__ import annotations
+
+import math
+
+from perfmodel.report.words import (
+    GIB,
+    View,
+    degrees_text,
+    devices_text,
+    dollars,
+    percent,
+    plural,
+    resource_text,
+    shares,
+    spaced,
+    techniques_text,
+)
+from perfmodel.solver.result import Answer, EvaluatedPlan, Rejected, Rival
+from perfmodel.specs.workload import ServingWorkload, TrainingWorkload
+from perfmodel.units import format_bytes, format_count, format_number, format_seconds
+
+__all__ = [
+    "bound_sentence",
+    "confidence",
+    "excess",
+    "illegal",
+    "impossible",
+    "plan_line",
+    "rejected_sentence",
+    "remedies",
+    "rival_sentence",
+    "search_sentence",
+    "speed",
+    "verdict",
+]
+
+
+def verdict(view: View, plan: EvaluatedPlan, *, use: str = "Use ") -> list[str]:
+    """What to use and how fast it is; then what that means for the run or the service."""
+    if isinstance(view.workload, TrainingWorkload):
+        return [_training(view, plan, use), _run(view, plan)]
+    return [_serving(view, plan, use), _service(view, plan)]
+
+
+def _number(plan: EvaluatedPlan, name: str) -> float:
+    return plan.metrics.get(name) or 0.0
+
+
+def _interval(plan: EvaluatedPlan) -> str:
+    low, high = plan.interval.low, plan.interval.high
+    if not high:
+        return ""
+    low_text, high_text = format_seconds(low), format_seconds(high)
+    if low_text.split()[1:] == high_text.split()[1:]:
+        low_text = low_text.split()[0]
+    return f"80 % interval {low_text} to {high_text}"
+
+
+def _training(view: View, plan: EvaluatedPlan, use: str) -> str:
+    interval = _interval(plan)
+    return (
+        f"{use}{devices_text(view, plan.devices)}: {format_seconds(plan.seconds)}/step"
+        + (f" ({interval})" if interval else "")
+        + f", {format_number(_number(plan, 'tokens_per_second_per_device'))} tokens/s/{view.noun}"
+        + f", MFU {percent(_number(plan, 'mfu'))}."
+    )
+
+
+def _run(view: View, plan: EvaluatedPlan) -> str:
+    workload = view.workload
+    tokens = f"{format_count(workload.tokens)} tokens" if isinstance(workload, TrainingWorkload) else "The run"
+    parts = [format_seconds(_number(plan, "run_days") * 86400)]
+    if view.per_node > 1:
+        parts.append(f"{format_count(_number(plan, 'run_node_hours'))} node-hours")
+    parts.append(f"{format_count(_number(plan, 'run_device_hours'))} {view.noun}-hours")
+    energy = _number(plan, "run_energy_mwh")
+    parts.append(f"{format_number(energy)} MWh" if energy >= 0.1 else f"{format_number(energy * 1e3)} kWh")
+    cost = plan.metrics.get("run_cost_usd")
+    parts.append(dollars(cost) if cost is not None else "price unknown (--set price='2 USD/h')")
+    carbon = plan.metrics.get("run_co2_tonnes")
+    if carbon is not None:
+        parts.append(f"{format_number(carbon)} t CO2")
+    return f"{tokens}: " + ", ".join(parts) + "."
+
+
+def _serving(view: View, plan: EvaluatedPlan, use: str) -> str:
+    slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
+    tpot = ", ".join(p for p in (_interval(plan), _limit(slo.tpot if slo else None)) if p)
+    ttft = _limit(slo.ttft if slo else None)
+    text = (
+        f"{use}{devices_text(view, plan.devices)}: "
+        f"{format_number(_number(plan, 'output_tokens_per_second_per_device'))} output tokens/s/{view.noun}"
+        f", TPOT {format_seconds(plan.seconds)}" + (f" ({tpot})" if tpot else "")
+    )
+    text += f", TTFT {format_seconds(_number(plan, 'ttft_seconds'))}" + (f" ({ttft})" if ttft else "")
+    if slo is not None and slo.e2e is not None:
+        text += f", end-to-end {format_seconds(_number(plan, 'e2e_seconds'))} ({_limit(slo.e2e)})"
+    return text + "."
+
+
+def _limit(seconds: float | None) -> str:
+    return "" if seconds is None else f"limit {format_seconds(seconds, 2)}"
+
+
+def _service(view: View, plan: EvaluatedPlan) -> str:
+    replicas, size = _number(plan, "replicas"), _number(plan, "devices_per_replica")
+    rate, batch = _number(plan, "requests_per_second"), _number(plan, "batch_per_replica")
+    asked = view.workload.rate if isinstance(view.workload, ServingWorkload) else None
+    who = "One replica serves" if replicas == 1 else f"{plural(replicas, 'replica')} of {plural(size, view.noun)} serve"
+    parts = [
+        f"{who} {format_number(rate)} requests/s, {format_number(_number(plan, 'output_tokens_per_second'))} "
+        f"output tokens/s, up to {batch:,.0f} requests at a time" + (" each" if replicas > 1 else "")
+    ]
+    cost = plan.metrics.get("usd_per_million_output_tokens")
+    parts.append(
+        f"{dollars(cost)} per 1 M output tokens" if cost is not None else "price unknown (--set price='2 USD/h')"
+    )
+    parts.append(f"{format_number(_number(plan, 'joules_per_output_token'))} J per output token")
+    text = "; ".join(parts) + "."
+    room = math.floor(view.devices / size) if size else 0
+    if asked is None and room > 1:
+        text += f" The machine holds {room:,} such replicas (--set-workload rate='… requests/s' sizes the service)."
+    return text
+
+
+def plan_line(view: View, plan: EvaluatedPlan) -> str:
+    """The arithmetic of the degrees, then the techniques."""
+    parts = [degrees_text(plan.degrees)]
+    replicas = _number(plan, "replicas")
+    if replicas > 1:
+        parts[0] += f" per replica, × {replicas:,.0f} replicas = {plan.devices:,}"
+    words = techniques_text(plan)
+    if words:
+        parts.append(words)
+    if plan.quality is None:
+        parts.append("quality loss unknown")
+    elif plan.quality > 0:
+        parts.append(f"published quality loss {percent(plan.quality, 1)}")
+    return "; ".join(parts)
+
+
+def bound_sentence(view: View, plan: EvaluatedPlan) -> str:
+    """What binds, and how far the plan is from what no implementation beats."""
+    text = f"bound by {resource_text(view, plan.bottleneck)}"
+    if plan.bound_seconds > 0:
+        what = "step" if isinstance(view.workload, TrainingWorkload) else "pass"
+        text += (
+            f"; {format_number(plan.timed_seconds / plan.bound_seconds)} × the physical lower bound of this plan "
+            f"({format_seconds(plan.bound_seconds)} per {what})"
+        )
+    return text
+
+
+def speed(view: View, plan: EvaluatedPlan) -> str:
+    """The one number of a plan."""
+    if isinstance(view.workload, TrainingWorkload):
+        return f"{format_seconds(plan.seconds)}/step"
+    rate = format_number(_number(plan, "output_tokens_per_second_per_device"))
+    return f"{rate} output tokens/s/{view.noun} at TPOT {format_seconds(plan.seconds)}"
+
+
+def rival_sentence(view: View, best: EvaluatedPlan, rival: Rival) -> str:
+    """A plan that lost, how it differs, and on which terms it loses."""
+    same = [d for d in rival.plan.degrees if d.degree > 1] == [d for d in best.degrees if d.degree > 1]
+    degrees = "same degrees" if same else degrees_text(rival.plan.degrees, levels=False, product=False)
+    differs = techniques_text(rival.plan, beside=best)
+    text = f"{shares(rival.score_ratio)}  {degrees}" + (f", {differs}" if differs else "")
+    text += f": {speed(view, rival.plan)}"
+    if rival.loses_on:
+        text += "; loses on " + ", ".join(f"{n} +{format_seconds(s)}" for n, s in rival.loses_on[:2])
+    return text
+
+
+def excess(view: View, found: Rejected) -> str:
+    """By how much a plan breaks a constraint, in the constraint's own unit where it has one."""
+    over = f"{format_number(found.ratio)} ×"
+    ledger = next((g for g in found.plan.ledgers if any(f"{t} memory" == found.constraint for t in g.totals)), None)
+    if ledger is not None:
+        tier = found.constraint.removesuffix(" memory")
+        need = max(g.totals.get(tier, 0.0) for g in found.plan.ledgers)
+        return f"{found.constraint} {need / GIB:,.1f} of {ledger.capacities[tier] / GIB:,.1f} GiB ({over})"
+    slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
+    limits = {"TTFT": slo.ttft, "TPOT": slo.tpot, "end-to-end": slo.e2e} if slo else {}
+    limit = limits.get(found.constraint)
+    if limit:
+        return f"{found.constraint} {format_seconds(limit * found.ratio)}, limit {format_seconds(limit, 2)} ({over})"
+    return f"{found.constraint} {over} its limit"
+
+
+def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = None) -> str:
+    """A plan that one constraint rules out, and what it would have given."""
+    words = techniques_text(found.plan, beside=best)
+    text = degrees_text(found.plan.degrees, levels=False, product=False) + (f", {words}" if words else "")
+    text += f": {excess(view, found)}; would give {speed(view, found.plan)}"
+    if found.plans > 1:
+        text += f" ({found.plans:,} plans fail on this alone)"
+    return text
+
+
+def illegal(view: View, plan: EvaluatedPlan) -> list[str]:
+    """The constraints that a given plan breaks."""
+    broken = [(n, r) for n, r in (plan.constraints or {}).items() if r > 1 + 1e-9]
+    return [excess(view, Rejected(n, r, plan, 1, "")) for n, r in sorted(broken, key=lambda item: -item[1])]
+
+
+def impossible(view: View, found: Answer) -> str:
+    """The verdict where no plan is legal."""
+    devices = view.request.question.devices
+    where = devices_text(view, devices if devices is not None else view.devices)
+    text = f"No plan is possible on {where} for {view.workload.name}"
+    if not found.rejected:
+        return text + ": none of the plans meets its constraints."
+    nearest = found.rejected[0]
+    return f"{text}: {nearest.constraint} binds; the nearest plan needs {format_number(nearest.ratio)} × what there is."
+
+
+def remedies(view: View, found: Rejected) -> list[str]:
+    """Flags that would make a rejected plan possible."""
+    ways: list[str] = []
+    factor = math.ceil((1 + (found.ratio - 1) * 1.1) * 100) / 100
+    if found.constraint.endswith(" memory"):
+        tier = found.constraint.removesuffix(" memory")
+        capacity = "node.host.memory" if tier == "host" else f"{tier}_capacity"
+        ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
+        if view.system.cluster.levels:
+            ways.append(f"more devices: --set nodes=x{math.ceil(found.ratio * 2)}")
+        else:
+            ways.append("more devices: --hw with a cluster file (perfmodel specs list clusters)")
+        if isinstance(view.workload, ServingWorkload) and view.request.question.max_quality_loss is None:
+            ways.append("4-bit weights, where a loss is published: --max-quality-loss 5%")
+    flags = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}
+    slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
+    if found.constraint in flags and slo is not None:
+        limit = getattr(slo, flags[found.constraint]) or 0.0
+        wanted = f"{limit * found.ratio * 1000 * 1.005:.0f} ms"
+        ways.append(f"a looser limit: --set-workload slo.{flags[found.constraint]}='{wanted}'")
+    if found.constraint == "quality":
+        ways.append("a larger budget: --max-quality-loss")
+    if found.constraint == "machine size":
+        ways.append(f"more devices: --set nodes=x{factor:g}; or a lower --set-workload rate=…")
+    return ways or [f"{found.constraint} must come down to its limit: another --pin or --devices"]
+
+
+def confidence(found: Answer) -> list[str]:
+    """How sure the choice is, and what the interval stands on."""
+    c, lines = found.certificate, []
+    if c.win_probability is not None:
+        regret = "" if c.regret is None else f"; expected regret {percent(c.regret, 1)}"
+        lines.append(f"best of the listed plans in {percent(c.win_probability)} of draws of the constants{regret}")
+    if found.best is not None and found.best.interval.basis:
+        lines.append(f"interval from {spaced(found.best.interval.basis)}")
+    return lines
+
+
+def search_sentence(found: Answer) -> str:
+    """What the search did."""
+    c = found.certificate
+    how = "all judged" if c.exhaustive else "part of them judged"
+    text = f"{c.candidates:,} plans over {len(c.axes)} axes, {how} in {format_seconds(c.seconds, 2)}"
+    text += f", {c.legal:,} legal, best by {c.objective}"
+    if c.rejected and c.candidates:
+        said = ", ".join(f"{n} {percent(k / c.candidates)}" for n, k in list(c.rejected.items())[:4])
+        text += f"; rejected (overlapping): {said}"
+    return text
+
+
+def fullest_text(plan: EvaluatedPlan) -> str:
+    """Fullest memory in one phrase."""
+    ledger = max(plan.ledgers, key=lambda g: g.fullest[1])
+    tier, share = ledger.fullest
+    return f"{format_bytes(ledger.totals[tier])} of {format_bytes(ledger.capacities[tier])} {tier} ({percent(share)})"
