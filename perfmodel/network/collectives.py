@@ -124,15 +124,16 @@ def point_to_point(network: Network, group: Group, size: Bytes) -> Seconds:
     return seconds
 
 
-def all_gather_bound(network: Network, group: Group, result: Bytes) -> Seconds:
-    r"""No algorithm is faster: every domain must receive what it lacks through the links it has [s].
+def _least_latency(network: Network, group: Group) -> Seconds:
+    r"""Data of one rank reaches all in no fewer than :math:`\log_2 n` of the quickest messages [s]."""
+    quickest: Scalar = float("inf")
+    for level, (_, joined) in zip(network.levels, _steps(group), strict=True):
+        quickest = minimum(quickest, where(joined > 1.0, level.latency, float("inf")))
+    return where(group.size > 1.0, log2(group.size) * minimum(quickest, 1e30), 0.0)
 
-    .. math:: \max_l \frac{V (1 - m_{l-1}/n)}{m_{l-1} b_l}\quad\text{and}\quad \lceil\log_2 n\rceil\,\alpha_{\min}
 
-    References
-    ----------
-    .. [1] E. Chan et al., "Collective communication: theory, practice, and experience", CCPE 19(13), 2007.
-    """
+def _least_transfer(network: Network, group: Group, result: Bytes) -> Seconds:
+    """Every domain must receive what it lacks through the links it has [s]."""
     n = group.size
     bound: Scalar = 0.0
     for level, (below, joined) in zip(network.levels, _steps(group), strict=True):
@@ -141,14 +142,26 @@ def all_gather_bound(network: Network, group: Group, result: Bytes) -> Seconds:
     return bound
 
 
+def all_gather_bound(network: Network, group: Group, result: Bytes) -> Seconds:
+    r"""No algorithm is faster: every domain must receive what it lacks through the links it has [s].
+
+    .. math:: \max_l \frac{V (1 - m_{l-1}/n)}{m_{l-1} b_l}\quad\text{and}\quad \log_2 n\;\alpha_{\min}
+
+    References
+    ----------
+    .. [1] E. Chan et al., "Collective communication: theory, practice, and experience", CCPE 19(13), 2007.
+    """
+    return maximum(_least_transfer(network, group, result), _least_latency(network, group))
+
+
 def all_reduce_bound(network: Network, group: Group, size: Bytes) -> Seconds:
-    r"""Each domain must send what it contributes and receive what it lacks: twice the all-gather bound [s].
+    r"""Each domain must send what it contributes and receive what it lacks: twice the transfer of an all-gather [s].
 
     In-network reduction halves it: each device sends its data once and receives the sum once.
     """
-    if any(level.in_network_reduction for level in network.levels):
-        return all_gather_bound(network, group, size)
-    return 2.0 * all_gather_bound(network, group, size)
+    adding = any(level.in_network_reduction for level in network.levels)
+    transfer = (1.0 if adding else 2.0) * _least_transfer(network, group, size)
+    return maximum(transfer, _least_latency(network, group))
 
 
 ALGORITHMS: dict[str, tuple[Callable[..., Seconds], ...]] = {

@@ -26,7 +26,7 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
-    """Bytes on the wire; what is stored does not change. Scales of weights travel apart, those of gradients alongside."""
+    """Bytes on the wire; what is stored does not change. Scales of weights travel apart, those of gradients do not."""
     recipe = situation.workload.recipe
     scale = 4.0 / BLOCK
     return {
@@ -48,8 +48,8 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
 TECHNIQUE = Technique(
     name="quantised_collectives",
     summary="weights travel in 8 bits, gradients in 4",
-    source="G. Wang et al. (ZeRO++), arXiv:2306.10209; the paper reports unchanged convergence on its models; what is gathered in "
-    "which collective: github deepspeedai/DeepSpeed, runtime/zero/partition_parameters.py",
+    source="G. Wang et al. (ZeRO++), arXiv:2306.10209; the paper reports unchanged convergence on its models; "
+    "what travels in which collective: github deepspeedai/DeepSpeed, runtime/zero/partition_parameters.py",
     phases=frozenset({"training"}),
     neutral={"quantised_wire": 0},
     axes=axes,
