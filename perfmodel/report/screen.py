@@ -113,10 +113,7 @@ def _compared(page: Page, view: View, before: Answer, after: Answer) -> list[Lin
         lines += page.block(label, f"{text} {degrees_text(found.best.degrees, levels=False)}")
     if before.best is None or after.best is None:
         return lines
-    ratio = after.best.seconds / before.best.seconds
-    same = before.best.columns == after.best.columns
-    rest = "the best plan stays the same" if same else "the best plan is another one"
-    return [*lines, *page.block("  so", f"time {100 * (ratio - 1):+.1f} %; {rest}", "verdict")]
+    return [*lines, *page.block("  so", verdict.difference(view, before.best, after.best), "verdict")]
 
 
 def _title(page: Page, view: View) -> list[Line]:
@@ -230,7 +227,7 @@ def _impossible(page: Page, view: View, found: Answer) -> list[Line]:
         nearest = found.rejected[0]
         lines += page.block("nearest", verdict.rejected_sentence(view, nearest))
         lines += _memory(page, view, nearest.plan)
-        lines += page.block("possible by", verdict.remedies(view, nearest))
+        lines += page.block("possible by", verdict.remedies(view, found))
         lines += page.block("also fail", [verdict.rejected_sentence(view, r) for r in found.rejected[1:]])
     lines += page.block("search", verdict.search_sentence(found))
     return [*lines, *_assumed(page, found)]

@@ -24,6 +24,7 @@ from perfmodel.units import format_bytes, format_count, format_number, format_se
 __all__ = [
     "bound_sentence",
     "confidence",
+    "difference",
     "excess",
     "illegal",
     "impossible",
@@ -153,6 +154,18 @@ def bound_sentence(view: View, plan: EvaluatedPlan) -> str:
     return text
 
 
+def difference(view: View, before: EvaluatedPlan, after: EvaluatedPlan) -> str:
+    """What a change is worth: time of a step, or tokens of a device."""
+    if isinstance(view.workload, TrainingWorkload):
+        text = f"{shares(after.seconds / before.seconds)} time per step"
+    else:
+        name = "output_tokens_per_second_per_device"
+        text = f"{shares(_number(after, name) / _number(before, name))} output tokens/s/{view.noun}"
+        text += f", {shares(after.seconds / before.seconds)} TPOT"
+    same = before.columns == after.columns and before.devices == after.devices
+    return text + ("; the best plan stays the same" if same else "; the best plan is another one")
+
+
 def speed(view: View, plan: EvaluatedPlan) -> str:
     """The one number of a plan."""
     if isinstance(view.workload, TrainingWorkload):
@@ -194,6 +207,8 @@ def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = 
     words = techniques_text(found.plan, beside=best)
     text = degrees_text(found.plan.degrees, levels=False, product=False) + (f", {words}" if words else "")
     text += f": {excess(view, found)}; would give {speed(view, found.plan)}"
+    remedy = found.remedy.partition("; would ")[2]
+    text += f", and {remedy}" if remedy else ""
     if found.plans > 1:
         text += f" ({found.plans:,} plans fail on this alone)"
     return text
@@ -216,20 +231,16 @@ def impossible(view: View, found: Answer) -> str:
     return f"{text}: {nearest.constraint} binds; the nearest plan needs {format_number(nearest.ratio)} × what there is."
 
 
-def remedies(view: View, found: Rejected) -> list[str]:
-    """Flags that would make a rejected plan possible."""
-    ways: list[str] = []
+def remedies(view: View, answer: Answer) -> list[str]:
+    """Flags that would make a plan possible: those that were tried, then what the nearest plan lacks."""
+    ways, found = [spaced(text) for text in answer.possible_with], answer.rejected[0]
     factor = math.ceil((1 + (found.ratio - 1) * 1.1) * 100) / 100
     if found.constraint.endswith(" memory"):
         tier = found.constraint.removesuffix(" memory")
         capacity = "node.host.memory" if tier == "host" else f"{tier}_capacity"
-        ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
-        if view.system.cluster.levels:
-            ways.append(f"more devices: --set nodes=x{math.ceil(found.ratio * 2)}")
-        else:
-            ways.append("more devices: --hw with a cluster file (perfmodel specs list clusters)")
-        if isinstance(view.workload, ServingWorkload) and view.request.question.max_quality_loss is None:
-            ways.append("4-bit weights, where a loss is published: --max-quality-loss 5%")
+        if factor <= 4:
+            ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
+        ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
     flags = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}
     slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
     if found.constraint in flags and slo is not None:
