@@ -34,8 +34,8 @@ Ranges = dict[str, tuple[float, float]]
 class Formula:
     """How to call one formula: the range of every argument, its unit, what is fixed, and the unit of the result.
 
-    ``result`` names the unit exponents of each field of the outcome: ``{"flops": "", "compulsory_bytes": "B"}``; operations
-    created from counts carry no unit.
+    ``result`` names the unit of each field of the outcome: ``{"flops": "", "compulsory_bytes": "B"}``; operations that
+    are created from counts carry no unit.
     """
 
     call: Callable[..., Any]
@@ -125,7 +125,8 @@ FORMULAS: dict[str, Formula] = {
     ),
     "decode_attention": Formula(
         attention.decode_attention,
-        {**_sizes("batch", "head_dim", "value_dim", "context", "queries", "window"), "q_heads": HEADS, "kv_heads": HEADS},
+        {**_sizes("batch", "head_dim", "value_dim", "context", "queries", "window"), "q_heads": HEADS,
+         "kv_heads": HEADS},
         {},
         {"flops": ""},
     ),
@@ -147,7 +148,10 @@ FORMULAS: dict[str, Formula] = {
         streaming.cross_entropy, {**_sizes("tokens", "vocab"), "logit_bytes": BYTES}, {"logit_bytes": "B"}, WORK
     ),
     "optimizer_update": Formula(
-        streaming.optimizer_update, {"parameters": SIZE, "bytes_per_parameter": BYTES}, {"bytes_per_parameter": "B"}, WORK
+        streaming.optimizer_update,
+        {"parameters": SIZE, "bytes_per_parameter": BYTES},
+        {"bytes_per_parameter": "B"},
+        WORK,
     ),
     "selective_scan": Formula(
         lambda **rest: streaming.selective_scan(carry=True, **rest),
