@@ -32,13 +32,13 @@ def list_(
 ) -> None:
     """List the names that are shipped, with their aliases."""
     from perfmodel.cli import output
-    from perfmodel.report import specs
+    from perfmodel.report import listing
 
-    found = specs.listing(None if kind is None else kind.value)
+    found = listing.listing(None if kind is None else kind.value)
     if json:
-        output.print_json({"schema": specs.LIST, **found})
+        output.print_json({"schema": listing.LIST, **found})
     else:
-        output.print_text("\n".join(specs.list_lines(found)))
+        output.print_text("\n".join(listing.list_lines(found)))
 
 
 @app.command("show")

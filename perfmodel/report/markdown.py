@@ -36,8 +36,8 @@ def render(answers: Answers, command: str, compared: Comparison | None = None) -
     for view, found in zip(seen, answers.answers, strict=True):
         text += _answer(view, found)
     text += _provenance(seen[0], answers.answers)
-    best = next((a.best for a in answers.answers if a.best is not None), None)
-    text += ["", "## What to ask next", "", "```", *hints(seen[0], best), "```"]
+    asked = list(zip(seen, answers.answers, strict=True))
+    text += ["", "## What to ask next", "", "```", *hints(asked), "```"]
     return "\n".join(text) + "\n"
 
 

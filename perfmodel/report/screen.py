@@ -28,6 +28,7 @@ __all__ = ["Line", "comparison", "estimate", "plan"]
 LABEL = 13
 BAR = 20
 MOST_COUNTS = 7
+MOST_TERMS = 9
 LOSERS = 2
 """Plans that lost and plans ruled out, each; reports list more."""
 
@@ -59,6 +60,16 @@ class Page(NamedTuple):
             lines += [Line("", part, style) for part in _wrap(text, self.width - LABEL)]
         return [lines[0]._replace(label=label), *lines[1:]] if lines else []
 
+    def commands(self, label: str, texts: Iterable[str]) -> list[Line]:
+        """Wrap commands so that they still work when pasted."""
+        lines: list[Line] = []
+        for text in texts:
+            parts = textwrap.wrap(
+                text, self.width - LABEL - 2, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+            )
+            lines += [Line("", part + " \\", "quiet") for part in parts[:-1]] + [Line("", parts[-1], "quiet")]
+        return [lines[0]._replace(label=label), *lines[1:]] if lines else []
+
 
 def _wrap(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) or [""]
@@ -73,10 +84,8 @@ def plan(found: Answers, page: Page) -> list[Line]:
     lines = _title(page, seen[0])
     for view, answer in zip(seen, found.answers, strict=True):
         lines += [BLANK, *_answer(page, view, answer)]
-    best = next((a.best for a in found.answers if a.best is not None), None)
     lines += [BLANK, *_stands_on(page, seen[0], found.answers)]
-    lines += page.block("try", hints(seen[0], best), "quiet")
-    return lines
+    return [*lines, *page.commands("try", hints(list(zip(seen, found.answers, strict=True))))]
 
 
 def estimate(found: Estimate, page: Page) -> list[Line]:
@@ -150,7 +159,7 @@ def _details(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
 
 
 def _times(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
-    rows = tables.time_rows(view, best)
+    rows = tables.time_rows(view, best, MOST_TERMS)
     longest = max((len(r.name) for r in rows), default=0)
     top = max((r.share for r in rows), default=1.0)
     lines = []

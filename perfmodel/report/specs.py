@@ -10,8 +10,8 @@ from typing import Any
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.operators.state import cache_bytes
 from perfmodel.report.jsonable import plain
+from perfmodel.report.listing import ENTRIES, technique_entries
 from perfmodel.report.words import quantity
-from perfmodel.specs import locate
 from perfmodel.specs.architecture import Moe
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.load import parse
@@ -22,69 +22,11 @@ from perfmodel.specs.workload import RecipeFile, load_workload
 from perfmodel.specs.yamlfile import read
 from perfmodel.units import format_bytes, format_count
 
-__all__ = ["LIST", "SPEC", "checked", "described", "files_in", "list_lines", "listing", "show_lines"]
+__all__ = ["SPEC", "checked", "described", "files_in", "show_lines"]
 
-LIST, SPEC = "perfmodel.specs/1", "perfmodel.spec/1"
+SPEC = "perfmodel.spec/1"
 KV_CONTEXT = 4096
 """Tokens of context for which a model's cache per token is stated."""
-
-_ENTRIES: dict[str, Callable[[], list[locate.Entry]]] = {
-    "models": locate.model_names,
-    "clusters": locate.cluster_names,
-    "devices": locate.device_names,
-    "workloads": locate.workload_names,
-    "frameworks": locate.framework_names,
-}
-
-
-def listing(kind: str | None) -> dict[str, list[dict[str, Any]]]:
-    """Return names by kind; techniques with what they are."""
-    wanted = [kind] if kind else [*_ENTRIES, "techniques"]
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name in wanted:
-        if name == "techniques":
-            found[name] = _techniques()
-        else:
-            found[name] = [{"name": e.name, "aliases": list(e.aliases), "file": str(e.path)} for e in _ENTRIES[name]()]
-    return found
-
-
-def _techniques() -> list[dict[str, Any]]:
-    from perfmodel.techniques import TECHNIQUES
-
-    return [
-        {
-            "name": t.name,
-            "summary": t.summary,
-            "source": t.source,
-            "phases": sorted(t.phases),
-            "columns": list(t.neutral),
-            "opt_in": t.opt_in,
-        }
-        for t in TECHNIQUES
-    ]
-
-
-def list_lines(found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """One line per name."""
-    lines: list[str] = []
-    for kind, entries in found.items():
-        if len(found) > 1:
-            lines += ["", kind.upper()] if lines else [kind.upper()]
-        wide = max((len(e["name"]) for e in entries), default=0)
-        for entry in entries:
-            rest = (
-                ", ".join(a for a in entry["aliases"] if a != entry["name"])
-                if "aliases" in entry
-                else _technique_text(entry)
-            )
-            lines.append(f"{entry['name']:<{wide}}  {rest}".rstrip())
-    return lines
-
-
-def _technique_text(entry: Mapping[str, Any]) -> str:
-    pins = ", ".join(entry["columns"])
-    return f"{entry['summary']}  [{pins}]" + ("  only with --use or --max-quality-loss" if entry["opt_in"] else "")
 
 
 def described(name: str, kind: str | None = None) -> dict[str, Any]:
@@ -101,7 +43,7 @@ def described(name: str, kind: str | None = None) -> dict[str, Any]:
     if os.path.lexists(path) and (not path.is_dir() or (path / "config.json").is_file()):
         return _of_file(path / "config.json" if path.is_dir() else path)
     shipped = Path(name).stem if name.endswith((".yaml", ".yml")) and path.name == name else name
-    meanings = [k for k in ([kind] if kind else [*_ENTRIES, "techniques"]) if _means(k, shipped)]
+    meanings = [k for k in ([kind] if kind else [*ENTRIES, "techniques"]) if _means(k, shipped)]
     if len(meanings) > 1:
         several = " and ".join(f"--kind {m}" for m in meanings)
         raise SpecError(f"{name} means several things; choose one of {several}")
@@ -109,16 +51,16 @@ def described(name: str, kind: str | None = None) -> dict[str, Any]:
         return _describe(meanings[0], shipped)
     if path.suffix in (".yaml", ".yml", ".json") or os.sep in name:
         return _of_file(path)
-    known = [n for k in _ENTRIES for e in _ENTRIES[k]() for n in (e.name, *e.aliases)]
-    known += [t["name"] for t in _techniques()]
+    known = [n for k in ENTRIES for e in ENTRIES[k]() for n in (e.name, *e.aliases)]
+    known += [t["name"] for t in technique_entries()]
     raise UnknownName("specification", name, known, remedy="perfmodel specs list shows all")
 
 
 def _means(kind: str, name: str) -> bool:
     folded = _folded(name)
     if kind == "techniques":
-        return any(_folded(t["name"]) == folded for t in _techniques())
-    return any(folded in map(_folded, (e.name, *e.aliases)) for e in _ENTRIES[kind]())
+        return any(_folded(t["name"]) == folded for t in technique_entries())
+    return any(folded in map(_folded, (e.name, *e.aliases)) for e in ENTRIES[kind]())
 
 
 def _folded(name: str) -> str:
@@ -127,8 +69,8 @@ def _folded(name: str) -> str:
 
 def _describe(kind: str, name: str) -> dict[str, Any]:
     if kind == "techniques":
-        return {"kind": "technique", **next(t for t in _techniques() if _folded(t["name"]) == _folded(name))}
-    entry = next(e for e in _ENTRIES[kind]() if _folded(name) in map(_folded, (e.name, *e.aliases)))
+        return {"kind": "technique", **next(t for t in technique_entries() if _folded(t["name"]) == _folded(name))}
+    entry = next(e for e in ENTRIES[kind]() if _folded(name) in map(_folded, (e.name, *e.aliases)))
     return _READERS[kind](entry.path)
 
 

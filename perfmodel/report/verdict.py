@@ -188,18 +188,20 @@ def rival_sentence(view: View, best: EvaluatedPlan, rival: Rival) -> str:
 
 def excess(view: View, found: Rejected) -> str:
     """By how much a plan breaks a constraint, in the constraint's own unit where it has one."""
-    over = f"{format_number(found.ratio)} ×"
+    over = f"{format_number(found.ratio)} ×" if found.ratio >= 1.1 else f"{percent(found.ratio - 1, 1)} over"
     ledger = next((g for g in found.plan.ledgers if any(f"{t} memory" == found.constraint for t in g.totals)), None)
     if ledger is not None:
         tier = found.constraint.removesuffix(" memory")
         need = max(g.totals.get(tier, 0.0) for g in found.plan.ledgers)
-        return f"{found.constraint} {need / GIB:,.1f} of {ledger.capacities[tier] / GIB:,.1f} GiB ({over})"
+        digits = 1 if found.ratio > 1.01 else 3
+        limit = ledger.capacities[tier]
+        return f"{found.constraint} {need / GIB:,.{digits}f} of {limit / GIB:,.{digits}f} GiB ({over})"
     slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
     limits = {"TTFT": slo.ttft, "TPOT": slo.tpot, "end-to-end": slo.e2e} if slo else {}
-    limit = limits.get(found.constraint)
-    if limit:
-        return f"{found.constraint} {format_seconds(limit * found.ratio)}, limit {format_seconds(limit, 2)} ({over})"
-    return f"{found.constraint} {over} its limit"
+    most = limits.get(found.constraint)
+    if most:
+        return f"{found.constraint} {format_seconds(most * found.ratio)}, limit {format_seconds(most, 2)} ({over})"
+    return f"{found.constraint}: {over}" if over.endswith("over") else f"{found.constraint} {over} its limit"
 
 
 def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = None) -> str:

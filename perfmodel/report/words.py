@@ -79,6 +79,11 @@ class View(NamedTuple):
         return last if last in _OWN_NOUNS else self.system.accelerator.device_class.upper()
 
     @property
+    def counted(self) -> str:
+        """Name and noun together, as a count wants them."""
+        return self.label if self.noun in self.label.split() else f"{self.label} {self.noun}"
+
+    @property
     def per_node(self) -> int:
         """Accelerators of a node."""
         return self.system.cluster.node.accelerator.count
@@ -114,8 +119,7 @@ def plural(count: float, noun: str) -> str:
 
 def devices_text(view: View, count: int) -> str:
     """Say how many devices, and how many nodes that is where it comes out whole."""
-    label = view.label if view.noun in view.label.split() else f"{view.label} {view.noun}"
-    text = plural(count, label)
+    text = plural(count, view.counted)
     if view.per_node > 1 and count % view.per_node == 0:
         text += f" ({plural(count // view.per_node, 'node')})"
     return text
@@ -292,7 +296,7 @@ def machine_line(view: View) -> str:
     elif nodes == 1:
         text = f"{system.name} · {view.per_node} × {view.label}"
     else:
-        text = f"{system.name} · {nodes:,} nodes × {view.per_node} = {view.devices:,} {view.label}s"
+        text = f"{system.name} · {nodes:,} nodes × {view.per_node} = {view.devices:,} {view.counted}s"
     last = device.memory[list(device.memory)[-1]]
     if last.bandwidth is not None:
         text += f", {format_bytes(last.capacity.value, 4)} at {format_bandwidth(last.bandwidth.value)}"
