@@ -230,7 +230,9 @@ def impossible(view: View, found: Answer) -> str:
     if not found.rejected:
         return text + ": none of the plans meets its constraints."
     nearest = found.rejected[0]
-    return f"{text}: {nearest.constraint} binds; the nearest plan needs {format_number(nearest.ratio)} × what there is."
+    return (
+        f"{text}. The nearest plan breaks " + " and ".join(illegal(view, nearest.plan) or [excess(view, nearest)]) + "."
+    )
 
 
 def remedies(view: View, answer: Answer) -> list[str]:
@@ -240,7 +242,7 @@ def remedies(view: View, answer: Answer) -> list[str]:
     if found.constraint.endswith(" memory"):
         tier = found.constraint.removesuffix(" memory")
         capacity = "node.host.memory" if tier == "host" else f"{tier}_capacity"
-        if factor <= 4:
+        if factor <= 4 and len(illegal(view, found.plan)) == 1:
             ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
         ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
     flags = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}
