@@ -65,14 +65,13 @@ class Setting(Spec):
         return self
 
     @property
-    def tolerance(self) -> str:
-        """The tolerance in words."""
-        return f"±{self.relative * 100:g} %" if self.relative is not None else f"±{self.absolute:g}"
+    def tolerance(self) -> float:
+        """Largest relative difference that holds, whichever way it is written [1]."""
+        return self.relative if self.relative is not None else (self.absolute or 0.0) / abs(self.published)
 
     def holds(self, predicted: float) -> bool:
         """Whether a prediction lies within the tolerance of the published number."""
-        allowed = self.absolute if self.relative is None else self.relative * abs(self.published)
-        return abs(predicted - self.published) <= (allowed or 0.0) + 1e-12
+        return abs(predicted - self.published) <= self.tolerance * abs(self.published) + 1e-12
 
 
 class Claim(Spec):

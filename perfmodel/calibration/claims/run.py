@@ -25,7 +25,7 @@ class ClaimResult(NamedTuple):
     setting: str
     published: float
     predicted: float
-    tolerance: str
+    tolerance: float
     holds: bool
     read_in: str
     note: str
