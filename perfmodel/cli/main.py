@@ -55,8 +55,8 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code.
 
-    The collector of reference cycles rests: a process of a second makes hundreds of thousands of objects that it keeps, and going
-    through them again and again would take a tenth of its time.
+    The collector of reference cycles rests: a process of a second makes hundreds of thousands of objects that it
+    keeps, and going through them again and again would take a tenth of its time.
     """
     gc.disable()
     sys.exit(run(arguments))

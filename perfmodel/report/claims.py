@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from perfmodel.report.jsonable import plain
 from perfmodel.units import format_number
 
-if TYPE_CHECKING:
-    from perfmodel.calibration.claims import ClaimResult
-
 __all__ = ["data", "lines", "render"]
 
 CLAIMS = "perfmodel.claims/1"
+SETTING = 44
+"""Characters of a setting on the screen; reports and JSON have all of it."""
+
+
+class ClaimResult(Protocol):
+    """What is shown of one claim; see ``perfmodel.calibration.claims``."""
+
+    @property
+    def id(self) -> str:
+        """Name of the claim."""
+        ...
+
+    @property
+    def setting(self) -> str:
+        """Where it was published to hold."""
+        ...
+
+    @property
+    def published(self) -> float:
+        """The published number."""
+        ...
+
+    @property
+    def predicted(self) -> float:
+        """The number of this model."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """Unit of both."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """Relative difference that is accepted [1]."""
+        ...
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        ...
+
+    @property
+    def read_in(self) -> str:
+        """Where in the publication it stands."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What to know about it."""
+        ...
 
 
 def data(results: Sequence[ClaimResult]) -> dict[str, Any]:
@@ -22,30 +71,27 @@ def data(results: Sequence[ClaimResult]) -> dict[str, Any]:
     return {"schema": CLAIMS, "claims": len(results), "hold": held, "results": plain(list(results))}
 
 
-def _row(r: ClaimResult) -> tuple[str, str, str, str, str, str]:
+def _row(r: ClaimResult) -> tuple[str, ...]:
     error = "" if not r.published else f"{(r.predicted / r.published - 1) * 100:+.1f} %"
-    verdict = "holds" if r.holds else "FAILS"
-    return (
-        r.id,
-        format_number(r.published, 4),
-        format_number(r.predicted, 4),
-        error,
-        f"{r.tolerance * 100:g} %",
-        verdict,
-    )
+    numbers = [f"{format_number(v, 4)} {r.unit}".rstrip() for v in (r.published, r.predicted)]
+    return (r.id, r.setting, *numbers, error, f"{r.tolerance * 100:.3g} %", "holds" if r.holds else "FAILS")
 
 
-HEAD = ("claim", "published", "predicted", "difference", "tolerance", "verdict")
+HEAD = ("claim", "setting", "published", "predicted", "difference", "tolerance", "verdict")
 
 
 def lines(results: Sequence[ClaimResult]) -> list[str]:
     """One line per claim and the sum."""
-    rows = [HEAD, *(_row(r) for r in results)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    texts = [
-        f"{row[0]:<{widths[0]}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True))
-        for row in rows
+    rows = [
+        HEAD,
+        *((row[0], textwrap.shorten(row[1], SETTING, placeholder=" …"), *row[2:]) for row in map(_row, results)),
     ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    texts = []
+    for row in rows:
+        words = [f"{c:<{w}}" for c, w in zip(row[:2], widths[:2], strict=True)]
+        numbers = [f"{c:>{w}}" for c, w in zip(row[2:], widths[2:], strict=True)]
+        texts.append("  ".join((*words, *numbers)))
     return [*texts, _sum(results)]
 
 
@@ -56,10 +102,10 @@ def _sum(results: Sequence[ClaimResult]) -> str:
 
 def render(results: Sequence[ClaimResult]) -> str:
     """Return the Markdown report."""
-    text = ["# Published claims", "", _sum(results), "", _table_row((*HEAD, "setting", "read in", "note"))]
-    text.append(_table_row(("---",) * (len(HEAD) + 3)))
+    text = ["# Published claims", "", _sum(results), "", _table_row((*HEAD, "read in", "note"))]
+    text.append(_table_row(("---",) * (len(HEAD) + 2)))
     for r in results:
-        text.append(_table_row((*_row(r), str(r.setting), str(r.read_in), str(r.note))))
+        text.append(_table_row((*_row(r), str(r.read_in), str(r.note))))
     return "\n".join(text) + "\n"
 
 

@@ -141,7 +141,10 @@ def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
         text += ["", "### Next best", *_table(("behind", "degrees", "techniques", "speed", "loses on"), rivals)]
     if found.rejected:
         text += ["", "### Ruled out", ""]
-        text += [f"- {verdict.rejected_sentence(view, r, best)}" for r in found.rejected]
+        text += [
+            f"- {verdict.rejected_sentence(view, r, best)} ({r.plans:,} plans fail on this alone)"
+            for r in found.rejected
+        ]
     return [*text, "", "### How sure?", "", *(f"- {line}" for line in verdict.confidence(found))]
 
 

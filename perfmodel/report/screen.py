@@ -146,7 +146,7 @@ def _answer(page: Page, view: View, found: Answer) -> list[Line]:
     lines += page.block("next best", rivals)
     losers = [verdict.rejected_sentence(view, r, found.best) for r in found.rejected[:LOSERS]]
     lines += page.block("ruled out", losers)
-    lines += page.block("sure?", verdict.confidence(found))
+    lines += page.block("sure?", "; ".join(verdict.confidence(found)))
     lines += page.block("search", verdict.search_sentence(found))
     return [*lines, *_assumed(page, found)]
 
@@ -162,10 +162,12 @@ def _times(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
     rows = tables.time_rows(view, best, MOST_TERMS)
     longest = max((len(r.name) for r in rows), default=0)
     top = max((r.share for r in rows), default=1.0)
+    beside = LABEL + longest + 22 + max((len(r.resource) for r in rows), default=0)
+    full = min(BAR, max(page.width - beside, 4))
     lines = []
     for row in rows:
-        filled = round(BAR * row.share / top)
-        bar = page.full * filled + page.empty * (BAR - filled)
+        filled = round(full * row.share / top)
+        bar = page.full * filled + page.empty * (full - filled)
         text = (
             f"{row.name:<{longest}}  {bar}  {tables.seconds_text(row):>8}  {percent(row.share, 1):>6}  {row.resource}"
         )
@@ -183,8 +185,8 @@ def _memory(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
         parts = " + ".join(f"{name} {text}" for name, text in row.lines)
         total = f" = {row.total}" if len(row.lines) > 1 else ""
         texts.append(f"{row.tier}: {parts}{total} of {row.capacity} GiB ({percent(row.share)})")
-    stages = "" if ledger.stage == "only" else f" (per {view.noun} of the {ledger.stage} stage, the fullest)"
-    return page.block("memory", [texts[0] + stages, *texts[1:]])
+    stage = "" if ledger.stage == "only" else f"{ledger.stage} stage, "
+    return page.block("memory", [stage + texts[0], *texts[1:]])
 
 
 def _how_many(page: Page, view: View, found: Answer) -> list[Line]:
@@ -213,7 +215,7 @@ def _scaling(page: Page, view: View, found: Answer) -> list[Line]:
         if objective == "time"
         else f"best {objective}"
     )
-    note = f"[chosen]: {rule}; --devices N or --objective to differ"
+    note = f"[chosen]: {rule}; to differ: --devices N"
     return [*_labelled("how many?", lines), *page.block("", note, "quiet")]
 
 

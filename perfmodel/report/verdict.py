@@ -211,8 +211,6 @@ def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = 
     text += f": {excess(view, found)}; would give {speed(view, found.plan)}"
     remedy = found.remedy.partition("; would ")[2]
     text += f", and {remedy}" if remedy else ""
-    if found.plans > 1:
-        text += f" ({found.plans:,} plans fail on this alone)"
     return text
 
 
@@ -263,7 +261,7 @@ def confidence(found: Answer) -> list[str]:
     c, lines = found.certificate, []
     if c.win_probability is not None:
         regret = "" if c.regret is None else f"; expected regret {percent(c.regret, 1)}"
-        lines.append(f"best of the listed plans in {percent(c.win_probability)} of draws of the constants{regret}")
+        lines.append(f"best of the plans kept in {percent(c.win_probability)} of draws of the constants{regret}")
     if found.best is not None and found.best.interval.basis:
         lines.append(f"interval from {spaced(found.best.interval.basis)}")
     return lines
@@ -276,8 +274,8 @@ def search_sentence(found: Answer) -> str:
     text = f"{c.candidates:,} plans over {len(c.axes)} axes, {how} in {format_seconds(c.seconds, 2)}"
     text += f", {c.legal:,} legal, best by {c.objective}"
     if c.rejected and c.candidates:
-        said = ", ".join(f"{n} {percent(k / c.candidates)}" for n, k in list(c.rejected.items())[:4])
-        text += f"; rejected (overlapping): {said}"
+        said = ", ".join(f"{n} {percent(k / c.candidates)}" for n, k in list(c.rejected.items())[:3])
+        text += f"; rejected, overlapping: {said}"
     return text
 
 
