@@ -17,6 +17,7 @@ from perfmodel.insight.planner import answer
 from perfmodel.insight.setting import Question, Setting, make_setting, within_positions
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.result import Answer, EvaluatedPlan
+from perfmodel.solver.space import column_value
 from perfmodel.specs.framework import Framework, load_framework
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import Model, load_model
@@ -226,6 +227,10 @@ def estimate(
 
 def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
     """Neutral values with the given columns set."""
+    for axis in (*setting.space.structural, *setting.space.numeric):
+        for i, name in enumerate(axis.columns):
+            if name in columns:
+                column_value(axis, i, columns[name])
     x: dict[str, Any] = {}
     for technique in setting.problem.techniques:
         x.update({n: float(v) if isinstance(v, (int, float)) else v for n, v in technique.neutral.items()})

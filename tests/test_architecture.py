@@ -30,7 +30,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("insight",),
     ("api",),
     ("calibration", "report"),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 LEVEL = {room: i for i, rooms in enumerate(LEVELS) for room in rooms}
 SIBLINGS = {("machine", "operators")}

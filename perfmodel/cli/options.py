@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["kind_of", "pairs", "pins", "required", "share"]
+__all__ = ["kind_of", "pairs", "pins", "required", "share", "techniques", "workload_changes"]
 
 _LISTED = 200
 
@@ -48,9 +48,36 @@ def _value(text: str, whole: str) -> int | float | str:
     return int(number) if number.is_integer() else number
 
 
-def workload_changes(texts: Iterable[str]) -> dict[str, str | None]:
-    """Read ``field=value``; ``none`` removes a limit."""
-    return {k: None if v.lower() == "none" else v for k, v in pairs("--set-workload", texts).items()}
+def workload_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``field=value`` as a file would: numbers, true and false; ``none`` removes a limit."""
+    return {name: _plain(value) for name, value in pairs("--set-workload", texts).items()}
+
+
+def _plain(text: str) -> Any:
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def techniques(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of ``--use``, or say which there are."""
+    found = tuple(names)
+    if found:
+        from perfmodel.techniques import technique_names
+
+        for name in found:
+            if name not in technique_names():
+                remedy = "there are " + ", ".join(technique_names())
+                raise UnknownName("technique", name, technique_names(), remedy=remedy)
+    return found
 
 
 def share(flag: str, text: str | None) -> float | None:
@@ -109,7 +136,7 @@ def _kinds_of_column(name: str) -> set[str]:
         kinds = {"training"}
     if not kinds:
         known = {n for t in TECHNIQUES for n in t.neutral} | {"devices"}
-        raise UnknownName("plan column", name, known, remedy="; all: " + ", ".join(sorted(known)))
+        raise UnknownName("plan column", name, known, remedy="there are " + ", ".join(sorted(known)))
     return kinds
 
 

@@ -69,7 +69,7 @@ def command(
 
     def ask(changed: dict[str, str] | None, progress: api.Progress) -> Answers:
         return api.plan(
-            model, hw, chosen, objective=objective, devices=devices, pin=pins or None, use=tuple(use),
+            model, hw, chosen, objective=objective, devices=devices, pin=pins or None, use=options.techniques(use),
             max_quality_loss=loss, changes=changed or None, workload_changes=fields or None, framework=framework,
             progress=progress,
         )  # fmt: skip

@@ -83,7 +83,7 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
         if key not in seen and not tied:
             seen.add(key)
             kept.append(candidate)
-    return kept[: RUNNERS_UP + 5]
+    return kept[: RUNNERS_UP + 3]
 
 
 def _rival(best: EvaluatedPlan, plan: EvaluatedPlan, ratio: float) -> Rival:

@@ -25,6 +25,8 @@ __all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
 
 SPLIT_REDUCTION = 2.0e-6
 """Synchronisation when partial sums of a split reduction are added [s]; assumed, about one small kernel."""
+PARTIAL_BYTES = 4.0
+"""A partial sum of a split reduction, in fp32 [B]."""
 
 _TILES = ((256.0, 128.0), (128.0, 128.0), (128.0, 64.0), (64.0, 64.0), (16.0, 64.0), (1.0, 64.0))
 _SPLITS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -66,7 +68,7 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
     m, n, k, batch = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)
-    reduced = 4.0 * batch * m * n / (engine.bandwidth * c.memory_fraction)
+    reduced = PARTIAL_BYTES * batch * m * n / (engine.bandwidth * c.memory_fraction)
 
     def compute(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
         tiles = ceil(m / tile_m) * ceil(n / tile_n) * batch * split

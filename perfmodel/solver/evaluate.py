@@ -44,8 +44,8 @@ def _ledgers(
             summed[line.name, line.tier] = summed.get((line.name, line.tier), 0.0) + float(line.bytes)
         kept = tuple(LedgerLine(name, tier, size) for (name, tier), size in summed.items() if size > 0.0)
         totals: dict[str, float] = {}
-        for line in kept:
-            totals[line.tier] = totals.get(line.tier, 0.0) + line.bytes
+        for entry in kept:
+            totals[entry.tier] = totals.get(entry.tier, 0.0) + entry.bytes
         result.append(StageLedger(stage, kept, totals, {t: float(tiers[t]) for t in totals}))
     return tuple(result) if stages > 1 else (result[0]._replace(stage="only"),)
 
