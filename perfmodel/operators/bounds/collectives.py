@@ -231,8 +231,8 @@ def star_link_latency(path: Scalar, latency: Seconds) -> Seconds:
 
     Examples
     --------
-    >>> [f(4, 1.0) for f in (star_link_latency,)], tree_link_latency(2, 4, 1.0), ring_link_latency(8, 4, 1.0)
-    ([8.0], 16.0, 56.0)
+    >>> star_link_latency(4, 1.0), tree_link_latency(2, 4, 1.0), ring_link_latency(8, 4, 1.0)
+    (8.0, 16.0, 56.0)
     """
     return 2.0 * path * latency
 
