@@ -21,7 +21,7 @@ def gemm(
 ) -> Work:
     r"""``batch`` products ``C[m, n] = A[m, k] @ W[k, n]``.
 
-    .. math:: F = 2mnk,\quad Q_0 = b_a(mk + mn) + b_w kn,\quad Q(S) \ge 2mnk\,b_a^{3/2}/\sqrt{S}
+    .. math:: F = 2mnk,\quad Q_0 = b_a(mk + mn) + b_w kn,\quad Q(S) \ge 2mnk\,b_a\sqrt{b_w/S} - 2S
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def gemm(
 
     Notes
     -----
-    The blocked algorithm keeps a square block of C resident and streams A and W; its loads meet the lower bound up to
-    lower-order terms [1]_.
+    The blocked algorithm keeps a block of C resident and streams A and W; its loads meet the lower bound up to
+    lower-order terms [1]_. Narrower weights make the block oblong, so that both streams carry as many bytes.
 
     References
     ----------
@@ -47,7 +47,7 @@ def gemm(
     137438953472.0
     """
     products = batch * m * n * k
-    reuse = 2.0 * products * element_bytes**1.5
+    reuse = 2.0 * products * element_bytes * weight_bytes**0.5
     return Work(
         operator="gemm",
         format=format,

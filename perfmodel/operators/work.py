@@ -53,8 +53,8 @@ class Work(NamedTuple):
         return maximum(self.compulsory_bytes, self.reuse / capacity**self.reuse_power)
 
     def io_lower_bound(self, capacity: Bytes) -> Bytes:
-        """Bytes that any algorithm must move across a memory of ``capacity`` bytes [B]."""
-        return maximum(self.compulsory_bytes, self.bound / capacity**self.reuse_power)
+        """Bytes that any algorithm must move across a memory of ``capacity`` bytes that may start and end full [B]."""
+        return maximum(self.compulsory_bytes, self.bound / capacity**self.reuse_power - 2.0 * capacity)
 
     def intensity(self, capacity: Bytes) -> Scalar:
         """Operations per byte at the boundary of a memory of ``capacity`` bytes [FLOP/B]."""

@@ -123,3 +123,18 @@ def test_the_same_question_has_the_same_answer() -> None:
     again = answer(found)
     assert again.best == given.best
     assert again.certificate.win_probability == given.certificate.win_probability
+
+
+BETTER = ["accelerator.peak.matrix.bf16", "accelerator.memory.hbm.bandwidth", "accelerator.memory.hbm.capacity"]
+
+
+@pytest.mark.parametrize("fact", BETTER)
+@pytest.mark.parametrize("question", ["train experts", "chat"])
+def test_a_better_machine_has_no_worse_plan(question: str, fact: str) -> None:
+    """Twice the rate, bandwidth or capacity: the best score, over all plans, does not get worse."""
+    asked = QUESTIONS[question]
+    before = answered(question)[1].best
+    after = answer(setting(**asked, machine_changes={fact: "x2"})).best
+    key = "step_seconds" if asked["workload"] == "pretrain" else "output_tokens_per_second_per_device"
+    ratio = after.metrics[key] / before.metrics[key]
+    assert ratio <= 1.0 + 1e-9 if key == "step_seconds" else ratio >= 1.0 - 1e-6
