@@ -1,6 +1,6 @@
 """The command ``perfmodel``: parse, call the library, print. Everything heavy is imported by the command that needs it.
 
-Exit codes: 0 an answer, also where the answer is that no plan is possible; 1 a published claim that does not hold;
+Exit codes: 0 an answer, also where the answer is that no plan is possible or that a published claim does not hold;
 2 a mistake in what was asked; 70 a defect of perfmodel; 130 interrupted.
 """
 

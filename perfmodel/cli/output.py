@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -153,3 +154,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def command_line() -> str:
+    """The command as the user typed it, for the first lines of a report."""
+    return shlex.join(["perfmodel", *sys.argv[1:]])

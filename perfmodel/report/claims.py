@@ -11,7 +11,6 @@ from perfmodel.units import format_number
 
 __all__ = ["data", "lines", "render"]
 
-CLAIMS = "perfmodel.claims/1"
 SETTING = 44
 """Characters of a setting on the screen; reports and JSON have all of it."""
 
@@ -65,10 +64,9 @@ class ClaimResult(Protocol):
         ...
 
 
-def data(results: Sequence[ClaimResult]) -> dict[str, Any]:
-    """Results as plain data."""
-    held = sum(1 for r in results if r.holds)
-    return {"schema": CLAIMS, "claims": len(results), "hold": held, "results": plain(list(results))}
+def data(results: Sequence[ClaimResult]) -> list[Any]:
+    """Results as plain data, one entry per published number."""
+    return [plain(result) for result in results]
 
 
 def _row(r: ClaimResult) -> tuple[str, ...]:
@@ -100,9 +98,17 @@ def _sum(results: Sequence[ClaimResult]) -> str:
     return f"{held} of {len(results)} claims hold."
 
 
-def render(results: Sequence[ClaimResult]) -> str:
-    """Return the Markdown report."""
-    text = ["# Published claims", "", _sum(results), "", _table_row((*HEAD, "read in", "note"))]
+def render(results: Sequence[ClaimResult], command: str) -> str:
+    """Return the Markdown report; its first lines say which command made it."""
+    text = [
+        "# Published claims",
+        "",
+        f"Made by `{command}`.",
+        "",
+        _sum(results),
+        "",
+        _table_row((*HEAD, "read in", "note")),
+    ]
     text.append(_table_row(("---",) * (len(HEAD) + 2)))
     for r in results:
         text.append(_table_row((*_row(r), str(r.read_in), str(r.note))))

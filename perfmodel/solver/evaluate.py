@@ -7,8 +7,8 @@ from typing import Any
 
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.compose import Exposure
-from perfmodel.phases.serving import Replica
 from perfmodel.phases.training import Step
+from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem, energy_per_second
 from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
 from perfmodel.techniques import sharding

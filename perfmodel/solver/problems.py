@@ -11,8 +11,9 @@ from perfmodel.elementwise import Scalar, ceil, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
-from perfmodel.phases.serving import Replica, check_serving, evaluate_serving
+from perfmodel.phases.serving import check_passes
 from perfmodel.phases.training import Step, check_training, evaluate_training
+from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.solver.search import Judged
 from perfmodel.techniques.base import Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -121,7 +122,7 @@ class ServingProblem:
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts and divisions come out whole."""
-        return check_serving(x, self.techniques, self.situation, self.network, self.framework)
+        return check_passes(x, self.techniques, self.situation, self.network, self.framework)
 
     def replicas(self, replica: Replica) -> Scalar:
         """Replicas that carry the wanted rate; one where no rate is wanted."""

@@ -226,20 +226,19 @@ def test_report_is_written_whole_or_refused(capsys: pytest.CaptureFixture[str], 
         assert said in err
 
 
-def test_the_hints_of_an_answer_work(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: object) -> None:
+def test_the_hints_of_an_answer_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, out, _ = here("plan", "--model", "llama-2-7b", "--hw", "h200-8x", capsys=capsys)
     tail = out[out.index("\ntry ") :].replace("\\\n", " ").removeprefix("\ntry")
     commands = [line.strip() for line in tail.splitlines() if line.strip()]
     assert len(commands) >= 4
-    os.chdir(tmp_path)
-    try:
-        for command in commands:
-            words = shlex.split(command)
-            assert words[0] == "perfmodel"
-            code, _, err = here(*words[1:], capsys=capsys)
-            assert (code, err) == (0, ""), command
-    finally:
-        os.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        words = shlex.split(command)
+        assert words[0] == "perfmodel"
+        code, _, err = here(*words[1:], capsys=capsys)
+        assert (code, err) == (0, ""), command
     assert [p.suffix for p in tmp_path.iterdir()] == [".md"]
 
 

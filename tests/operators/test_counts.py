@@ -184,6 +184,18 @@ def test_product_traffic_is_near_a_loop_over_blocks(capacity: int, loads: float)
     assert work.io_lower_bound(capacity) <= count
 
 
+@pytest.mark.parametrize("weights", [0.5, 1.0, 2.0])
+def test_narrow_weights_make_the_block_oblong(weights: float) -> None:
+    """A loop over blocks of C that carry as many bytes of A as of W, against the formula for unequal widths."""
+    size, capacity = 8192, 2.0**22
+    columns = (capacity / 2.0 * 2.0 / weights) ** 0.5  # rows x columns x 2 B of C fill the memory, rows x 2 B of A
+    rows = columns * weights / 2.0  #                    per step weigh as much as columns x `weights` of W
+    loads = size * size * size * (2.0 / columns + weights / rows)
+    work = gemm.gemm(size, size, size, weight_bytes=weights)
+    assert work.traffic(capacity) == pytest.approx(loads, rel=1e-9)
+    assert work.io_lower_bound(capacity) <= loads
+
+
 def test_narrow_products_move_each_operand_once() -> None:
     """The bound is active only where the smallest side exceeds the square root of the fast memory."""
     for m in (1.0, 16.0, 64.0):

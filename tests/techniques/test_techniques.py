@@ -13,8 +13,8 @@ from planning import neutral, setting, well_formed_plans
 
 from perfmodel.errors import Conflict
 from perfmodel.insight.setting import Setting
-from perfmodel.phases.serving import Replica
 from perfmodel.phases.training import Step
+from perfmodel.serving.steady import Replica
 from perfmodel.techniques import TECHNIQUES
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.record import Layout, merge_layouts
