@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.planner import answer
@@ -26,7 +26,10 @@ from perfmodel.specs.system import System, load_system
 from perfmodel.specs.workload import Workload, load_workload, revise
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Answers", "Comparison", "Estimate", "estimate", "plan"]
+if TYPE_CHECKING:
+    from perfmodel.insight.roofline import Roofline
+
+__all__ = ["Answers", "Comparison", "Estimate", "Rooflines", "estimate", "plan", "roofline"]
 
 DEFAULT_WORKLOADS = ("pretrain", "chat")
 DEFAULT_FRAMEWORKS = {"training": "megatron-core", "serving": "vllm"}
@@ -223,6 +226,51 @@ def estimate(
     x = _plan_columns(setting, columns, devices)
     plan = evaluate_plan(setting.problem, x)
     return Estimate(loaded, system, setting.phase, setting.workload.name, plan, request, setting.workload)
+
+
+@dataclass(frozen=True)
+class Rooflines:
+    """The passes of one plan, every operator under the roofs of the machine."""
+
+    model: Model
+    system: System
+    workload: Workload
+    columns: Mapping[str, Any]
+    passes: tuple[Roofline, ...]
+
+
+def roofline(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "chat",
+    *,
+    phase: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    devices: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> Rooflines:
+    """Put every operator of a model on a device under its roofs.
+
+    Parameters
+    ----------
+    model, hw, workload, devices, changes, workload_changes, framework : as in :func:`estimate`.
+    phase : ``prefill``, ``decode`` or ``training``; every phase of the workload if left out.
+    columns : plan columns by name, e.g. ``{"tp": 8, "batch": 64}``; the others at their neutral value.
+
+    Raises
+    ------
+    SpecError
+        If the workload has no such phase.
+    """
+    from perfmodel.insight.roofline import rooflines
+
+    request = Request(model, hw, workload, Question(None, devices), changes, workload_changes, framework)
+    loaded, system = _load(request)
+    setting = _settings(request, loaded, system)[0]
+    x = _plan_columns(setting, columns or {}, devices)
+    return Rooflines(loaded, system, setting.workload, dict(columns or {}), rooflines(setting, x, phase))
 
 
 def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import typer
 
 import perfmodel
-from perfmodel.cli import claims, estimate, plan, specs
+from perfmodel.cli import bounds, claims, estimate, plan, roofline, specs
 from perfmodel.errors import PerfmodelError
 
 __all__ = ["app", "main"]
@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 app.command("plan", epilog=plan.EPILOG)(plan.command)
 app.command("estimate", epilog=estimate.EPILOG)(estimate.command)
+app.command("roofline", epilog=roofline.EPILOG)(roofline.command)
+app.add_typer(bounds.app, name="bounds")
 app.add_typer(specs.app, name="specs")
 app.command("claims")(claims.command)
 

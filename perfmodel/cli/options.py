@@ -95,6 +95,19 @@ def share(flag: str, text: str | None) -> float | None:
     return value
 
 
+def size(flag: str, text: str) -> float:
+    """Read a number of bytes: ``1 GiB``, ``64 MB`` or plain ``1048576``."""
+    from perfmodel.units import UnitError, parse_quantity
+
+    try:
+        value = float(text) if text.strip().replace(".", "", 1).isdigit() else parse_quantity(text, "B")
+    except UnitError as error:
+        raise SpecError(str(error), field=flag, found=text) from None
+    if value <= 0:
+        raise SpecError("more than nothing is needed", field=flag, found=text)
+    return value
+
+
 def required(flag: str, value: str | None) -> str:
     """Return an option that cannot be left out, or say what it could be."""
     if value is not None and value.strip():

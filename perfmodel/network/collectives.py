@@ -22,6 +22,7 @@ __all__ = [
     "all_reduce",
     "all_reduce_bound",
     "all_to_all",
+    "all_to_all_bound",
     "broadcast",
     "point_to_point",
     "reduce_scatter",
@@ -162,6 +163,18 @@ def all_reduce_bound(network: Network, group: Group, size: Bytes) -> Seconds:
     adding = any(level.in_network_reduction for level in network.levels)
     transfer = (1.0 if adding else 2.0) * _least_transfer(network, group, size)
     return maximum(transfer, _least_latency(network, group))
+
+
+def all_to_all_bound(network: Network, group: Group, size: Bytes) -> Seconds:
+    r"""Each rank sends across every level what is meant for ranks outside its domain of the level below [s].
+
+    .. math:: \max_l \frac{V (n - m_{l-1})}{n\, b_l}\quad\text{and}\quad \log_2 n\;\alpha_{\min}
+    """
+    bound = _least_latency(network, group)
+    for level, (below, joined) in zip(network.levels, _steps(group), strict=True):
+        leaving = size * (group.size - below) / group.size / level.bandwidth
+        bound = maximum(bound, where(joined > 1.0, leaving, 0.0))
+    return bound
 
 
 ALGORITHMS: dict[str, tuple[Callable[..., Seconds], ...]] = {
