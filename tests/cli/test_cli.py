@@ -46,7 +46,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stderr.strip() == "[] 0"
-    for command in ("plan", "estimate", "specs", "claims"):
+    for command in ("plan", "estimate", "roofline", "bounds", "specs", "claims"):
         assert command in done.stdout
 
 
