@@ -21,7 +21,7 @@ class NetworkLevel(NamedTuple):
     latency : one message between neighbours of this level [s].
     efficiency : share of ``bandwidth`` that large collectives reach [1].
     kind : package, scaleup, nic, fabric or wan.
-    in_network_reduction : share of ``bandwidth`` that all-reduces reach where the switches add, 0 where they do not [1].
+    in_network_reduction : share of ``bandwidth`` that all-reduces reach where switches add, else 0 [1].
     """
 
     name: str
