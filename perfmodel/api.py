@@ -314,13 +314,19 @@ def _settings(request: Request, model: Model, system: System) -> list[Setting]:
             workload = within_positions(workload, model)
         if request.workload_changes:
             workload = revise(workload, request.workload_changes)
-        chosen = request.framework if request.framework is not None else DEFAULT_FRAMEWORKS[workload.kind]
+        chosen = request.framework if request.framework is not None else _usual_framework(system, workload.kind)
         framework: Framework = load_framework(chosen)
         if framework.kind != workload.kind:
             raise SpecError(f"{framework.name} is a {framework.kind} framework", field="framework", found=str(chosen),
                             allowed=f"a {workload.kind} framework")  # fmt: skip
         settings.append(make_setting(model, system, workload, framework, request.question))
     return settings
+
+
+def _usual_framework(system: System, kind: str) -> str:
+    """What runs on the machine by its cluster file, else the default."""
+    software = system.cluster.software
+    return (getattr(software, kind) if software else None) or DEFAULT_FRAMEWORKS[kind]
 
 
 def _run(request: Request, progress: Progress | None = None) -> Answers:

@@ -104,7 +104,7 @@ def test_optimizer_moves_to_the_host_when_memory_is_short() -> None:
     assert short.columns["optimizer_host"] == 1
     assert any(line.tier == "host" for line in short.ledgers[0].lines)
     assert ask(**question, devices=16, pin={"optimizer_host": 0}).best is None
-    assert best(**question, devices=64).columns["optimizer_host"] == 0
+    assert best(**question, devices=128).columns["optimizer_host"] == 0
 
 
 # --- a library that only has rings ----------------------------------------------------------------------------------

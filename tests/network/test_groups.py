@@ -238,7 +238,7 @@ def test_what_leaves_a_domain_decides_an_exchange() -> None:
 
 def test_reduction_in_the_network_halves_the_bound() -> None:
     plain = net(64)
-    adding = Network((plain.levels[0]._replace(in_network_reduction=True),))
+    adding = Network((plain.levels[0]._replace(in_network_reduction=0.8),))
     group = Group((64.0,))
     assert c.all_reduce_bound(adding, group, 1e9) == pytest.approx(
         c.all_reduce_bound(plain, group, 1e9) / 2.0, rel=1e-3
