@@ -61,11 +61,9 @@ def print_lines(lines: Sequence[Line]) -> None:
 
 
 def _coloured(line: Line) -> str:
-    from perfmodel.report.screen import LABEL
-
     if not line.text:
         return ""
-    label = f"\033[1m{line.label:<{LABEL}}\033[0m" if line.label else " " * LABEL if line.style != "title" else ""
+    label = f"\033[1m{line.prefix}\033[0m" if line.label else line.prefix
     if not line.label and line.style == "title":
         return f"\033[1m{line.plain}\033[0m"
     code = STYLES.get(line.style)

@@ -17,6 +17,11 @@ __all__ = ["ROOFLINE", "lines", "roofline_data"]
 ROOFLINE = "perfmodel.roofline/1"
 SMALL = 0.005
 """Rows below this share are summed up in one."""
+READ = (
+    "m×n×k of products, queries × keys × width of attention; FLOP/B into each memory, kept as full as it can be; "
+    "roof: what binds at full rates, and after a stroke in the kernel model where that differs; bound: no implementation "
+    "is faster"
+)
 
 
 def lines(found: Rooflines, page: Page) -> list[Line]:
@@ -26,14 +31,7 @@ def lines(found: Rooflines, page: Page) -> list[Line]:
     screen = page.block("", title, "title")
     for one in found.passes:
         screen += [Line("", ""), *_pass(one, page)]
-    note = (
-        "FLOP/B into each memory, kept as full as it can be; roof: what binds at full rates; limit: what binds in the "
-    )
-    return [
-        *screen,
-        Line("", ""),
-        *page.block("read", note + "kernel model; bound: no implementation is faster", "quiet"),
-    ]
+    return [*screen, Line("", ""), *page.block("read", READ, "quiet")]
 
 
 def _pass(one: Roofline, page: Page) -> list[Line]:
@@ -45,16 +43,17 @@ def _pass(one: Roofline, page: Page) -> list[Line]:
         if r.bandwidth
     ]
     found += page.block("roofs", "; ".join([rates, *roofs]))
-    header = ("operator", "m × n × k", *(r.memory for r in one.roofs), "roof", "limit", "time", "bound", "share")
+    memories = [r.memory.partition("_")[0] for r in one.roofs]
+    header = ("operator", "m×n×k", *memories, "roof", "time", "bound", "share")
     shown = [r for r in one.rows if r.share >= SMALL]
     rest = [r for r in one.rows if r.share < SMALL]
     rows = [header, *(_row(r, one) for r in shown)]
     if rest:
         seconds, bound = sum(r.seconds for r in rest), sum(r.bound_seconds for r in rest)
-        blank = ("",) * (len(one.roofs) + 3)
+        blank = ("",) * (len(one.roofs) + 2)
         share = percent(sum(r.share for r in rest), 1)
         rows.append((f"{len(rest)} smaller", *blank, format_seconds(seconds), format_seconds(bound), share))
-    found += labelled("", table(rows, 2))
+    found += labelled("", table(rows, 2), "wide")
     under = sum(r.seconds for r in one.rows if r.roof == "compute") / one.seconds
     text = (
         f"{format_seconds(one.seconds)} of operators, {format_number(one.seconds / one.bound_seconds)} × their bound; "
@@ -64,10 +63,11 @@ def _pass(one: Roofline, page: Page) -> list[Line]:
 
 
 def _row(r: OperatorRow, one: Roofline) -> tuple[str, ...]:
-    name = r.operator if r.engine == "main" else f"{r.operator} on {r.engine}"
+    name = r.operator.replace(", backward", " bwd") + ("" if r.engine == "main" else f" on {r.engine}")
+    roof = r.roof if r.roof == r.limited_by else f"{r.roof}/{r.limited_by}"
     intensities = (format_number(r.intensity[f.memory]) if f.memory in r.intensity else "" for f in one.roofs)
     times = (format_seconds(r.seconds), format_seconds(r.bound_seconds), percent(r.share, 1))
-    return (name, r.sizes, *intensities, r.roof, r.limited_by, *times)
+    return (name, r.sizes.replace(" ", ""), *intensities, roof, *times)
 
 
 def roofline_data(found: Rooflines) -> dict[str, Any]:

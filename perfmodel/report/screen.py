@@ -34,7 +34,7 @@ LOSERS = 2
 
 
 class Line(NamedTuple):
-    """One line of the screen: ``style`` is ``title``, ``verdict``, ``bar``, ``quiet``, ``bad`` or empty."""
+    """One line of the screen: ``style`` is ``title``, ``verdict``, ``bar``, ``quiet``, ``bad``, ``wide`` or empty."""
 
     label: str
     text: str
@@ -43,7 +43,12 @@ class Line(NamedTuple):
     @property
     def plain(self) -> str:
         """The line without colours."""
-        return (self.text if self.style == "title" and not self.label else f"{self.label:<{LABEL}}{self.text}").rstrip()
+        return (self.prefix + self.text).rstrip()
+
+    @property
+    def prefix(self) -> str:
+        """The label column; nothing where the text takes the whole width."""
+        return "" if self.style in ("title", "wide") and not self.label else f"{self.label:<{LABEL}}"
 
 
 class Page(NamedTuple):
