@@ -19,8 +19,8 @@ SMALL = 0.005
 """Rows below this share are summed up in one."""
 READ = (
     "m×n×k of products, queries × keys × width of attention; FLOP/B into each memory, kept as full as it can be; "
-    "roof: what binds at full rates, and after a stroke in the kernel model where that differs; bound: no implementation "
-    "is faster"
+    "roof: what binds at full rates, and after a stroke in the kernel model where that differs; "
+    "bound: no implementation is faster"
 )
 
 
