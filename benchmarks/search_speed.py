@@ -1,6 +1,6 @@
 """Plans judged per second on one core, and peak memory, for the training search of Llama-2-70B on all of Frontier.
 
-Method: one process pinned to one thread (``OMP_NUM_THREADS=1``), one warm-up search, the median of five searches.
+Method: one process pinned to one thread (``OMP_NUM_THREADS=1``), one warm-up search, the median of five searches in processor seconds.
 ``judged`` is the whole job (form, memory and every other mask, counts, best plans per device count, near misses);
 ``evaluated`` is the time of the cost model alone over the same mesh. Peak memory is the process's maximum resident set.
 
@@ -47,9 +47,9 @@ def timed(call: Callable[[], object], runs: int = 5) -> float:
     call()
     seconds = []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return statistics.median(seconds)
 
 
