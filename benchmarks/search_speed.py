@@ -1,8 +1,9 @@
 """Plans judged per second on one core, and peak memory, for the training search of Llama-2-70B on all of Frontier.
 
-Method: one process pinned to one thread (``OMP_NUM_THREADS=1``), one warm-up search, the median of five searches in processor seconds.
-``judged`` is the whole job (form, memory and every other mask, counts, best plans per device count, near misses);
-``evaluated`` is the time of the cost model alone over the same mesh. Peak memory is the process's maximum resident set.
+Method: one process pinned to one thread (``OMP_NUM_THREADS=1``), one warm-up search, the median of five searches in
+processor seconds. ``judged`` is the whole job (form, memory and every other mask, counts, best plans per device
+count, near misses); ``evaluated`` is the time of the cost model alone over the same mesh. Peak memory is the
+process's maximum resident set.
 
 Run with ``python benchmarks/search_speed.py [--axes fine]``; ``fine`` searches more micro-batches, device counts and
 groups.

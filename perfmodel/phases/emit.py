@@ -11,9 +11,10 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine, KernelTime
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.operators.layers import Call
+from perfmodel.phases.compose import add_up
 from perfmodel.techniques.base import Term
 
-__all__ = ["call_terms", "resource_of"]
+__all__ = ["call_terms", "gathered", "resource_of"]
 
 
 def resource_of(kernel: KernelTime, engine: Engine) -> str:
@@ -66,3 +67,11 @@ def call_terms(
             )
         )
     return terms
+
+
+def gathered(terms: Iterable[Term]) -> list[Term]:
+    """Terms that composition cannot tell apart added up, their names and bounds dropped: what a mesh needs of them."""
+    sums: dict[Term, list[Scalar]] = {}
+    for term in terms:
+        sums.setdefault(term._replace(name="", seconds=0.0, bound=0.0), []).append(term.seconds)
+    return [kind._replace(seconds=add_up(seconds)) for kind, seconds in sums.items()]

@@ -13,7 +13,7 @@ from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
-from perfmodel.phases.emit import call_terms
+from perfmodel.phases.emit import call_terms, gathered
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -285,7 +285,7 @@ def evaluate_passes(
         small, expand = collapse(s.sizes)
         key = (part.name, s.layout.attention_engine, small)
         own = memo.get(key, partial(_pass_terms, replace(s, sizes=small), machine, framework))
-        own = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in own] if expand else list(own)
+        own = [t._replace(seconds=expand(t.seconds)) for t in gathered(own)] if expand else list(own)
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]

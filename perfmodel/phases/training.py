@@ -13,7 +13,7 @@ from perfmodel.operators.layers import Call, Sizes, backward_of, embedding_calls
 from perfmodel.operators.state import activations_kept, layer_parameters, widest
 from perfmodel.operators.streaming import optimizer_update
 from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times, add_up
-from perfmodel.phases.emit import call_terms
+from perfmodel.phases.emit import call_terms, gathered
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -309,7 +309,7 @@ def evaluate_training(
     small, expand = collapse(settled.sizes)
     loaded = machine.under_load()
     operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), loaded))
-    operators = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in operators] if expand else operators
+    operators = [t._replace(seconds=expand(t.seconds)) for t in gathered(operators)] if expand else operators
     technique_terms: list[Term] = []
     lines: list[Line] = []
     for technique in techniques:
