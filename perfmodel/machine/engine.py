@@ -49,6 +49,13 @@ class Constants:
     prologue: Seconds = 0.0
     kv_step: Seconds = 0.0
     exponential_cost: Scalar = 0.0
+    split_launch: Seconds = 2.0e-6
+    corner: Scalar = 3.0
+    quantise_launch: Seconds = 0.0
+    quantise_fraction: Scalar = 0.0
+    cache_speed: Scalar = 1.0
+    cache_share: Scalar = 1.0
+    host_floor: Seconds = 0.0
     kind: str = "assumed"
     spread: float = 0.5
 
@@ -150,6 +157,10 @@ class Engine:
         """Peak rate of the vector units, or of the matrix units where no vector rate is described [FLOP/s]."""
         rates = self.vector or self.matrix
         return rates.get("fp32") or next(iter(rates.values()))
+
+    def calibrated(self, operator: str, wanted: str, constants: Constants) -> Engine:
+        """The same engine with other constants of one operator class and format."""
+        return replace(self, constants={**self.constants, (operator, wanted): constants})
 
     def constant(self, operator: str, wanted: str) -> Constants:
         """Constants of an operator class in a format, falling back to ``any``."""

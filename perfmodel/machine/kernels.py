@@ -11,25 +11,46 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``prologue``              fill and drain of one wave of tiles [s]
 ``kv_step``               least time of one block of 64 keys in decode attention [s]
 ``exponential_cost``      exponentials per (query, key) pair, in units of 256 FLOP
+``split_launch``          synchronisation when partial results of a split are added [s]
+``corner``                power of the smooth maximum of busy units and memory: how well the two overlap
+``quantise_launch``       launch of the pass that quantises activations in front of a product [s]
+``quantise_fraction``     its share of the bandwidth; 0: there is no such pass
+``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
+``cache_share``           share of that memory that keeps data from one call to the next
+``host_floor``            least time between two launches from the host [s]
 ========================  =======================================================================
+
+The last three describe benchmarks that repeat one call (or launch it eagerly); specifications cannot set them, so
+predictions of models never use them.
 """
 
 from __future__ import annotations
 
 from perfmodel.elementwise import Scalar, ceil, least, maximum, smooth_maximum, where
 from perfmodel.machine.engine import Constants, Engine, KernelTime
+from perfmodel.operators.formats import storage
 from perfmodel.operators.work import Work
-from perfmodel.units import Seconds
+from perfmodel.units import Bytes, Seconds
 
 __all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
 
 SPLIT_REDUCTION = 2.0e-6
-"""Synchronisation when partial sums of a split reduction are added [s]; assumed, about one small kernel."""
+"""Synchronisation when partial results of split keys are added [s]; assumed, about one small kernel."""
 
-_TILES = ((256.0, 128.0), (128.0, 128.0), (128.0, 64.0), (64.0, 64.0), (16.0, 64.0), (1.0, 64.0))
-_SPLITS = (1.0, 2.0, 4.0, 8.0, 16.0)
-GEMM_OPTIONS = tuple((m, n, s) for m, n in _TILES for s in _SPLITS)
-"""Tile shapes and splits of the reduction that a library chooses from."""
+GEMM_TILES = (
+    (256.0, 128.0),
+    (128.0, 256.0),
+    (128.0, 128.0),
+    (128.0, 64.0),
+    (64.0, 64.0),
+    (64.0, 32.0),
+    (16.0, 64.0),
+    (16.0, 32.0),
+    (1.0, 64.0),
+)
+"""Tiles of the result that a library chooses from."""
+GEMM_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0))
+"""Splits of the reduction that a library chooses from."""
 DECODE_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
 """Splits of the keys that a decode-attention kernel chooses from."""
 
@@ -52,34 +73,69 @@ def kernel_lower_bound(work: Work, engine: Engine) -> Seconds:
 
 
 def _memory_time(work: Work, engine: Engine, constants: Constants) -> Seconds:
-    return work.traffic(engine.cache) / (engine.bandwidth * constants.memory_fraction)
+    bytes_ = work.traffic(engine.cache)
+    return bytes_ * _cache_factor(bytes_, engine, constants) / (engine.bandwidth * constants.memory_fraction)
+
+
+def _cache_factor(working_set: Bytes, engine: Engine, c: Constants) -> Scalar:
+    """Share of the memory time that remains when repeated calls find part of their data in the cache [1]."""
+    if _is(c.cache_speed, 1.0):
+        return 1.0
+    resident = 1.0 / (1.0 + (working_set / (c.cache_share * engine.cache)) ** 4)
+    return 1.0 - resident * (1.0 - 1.0 / c.cache_speed)
+
+
+def _is(constant: Scalar, value: float) -> bool:
+    """Whether a constant is that plain number; arrays of trial values are never switched off."""
+    return isinstance(constant, float) and constant == value
 
 
 def waves(tiles: Scalar, units: Scalar, quantisation: Scalar) -> Scalar:
     """Rounds in which ``tiles`` pass over ``units``: at least one, between fluid and whole by ``quantisation``."""
     x = tiles / units
-    return where(x <= 1.0, 1.0, (1.0 - quantisation) * x + quantisation * ceil(x))
+    return maximum(1.0, (1.0 - quantisation) * x + quantisation * ceil(x))
 
 
 def _gemm(work: Work, engine: Engine) -> KernelTime:
+    r"""Time of a matrix product: the best tile and split of a library.
+
+    .. math:: t = t_0 + \min_s\left\{\left[(\min_{b_m, b_n} T_{tiles})^p + T_{mem}^p\right]^{1/p} + T_{add}(s)\right\}
+        + T_{quantise}
+
+    ``T_tiles`` is waves times (steps of the reduction loop, none shorter than its latency floor, plus fill and drain).
+    """
     c = engine.constant("gemm", work.format)
     m, n, k, batch = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)
     reduced = 4.0 * batch * m * n / (engine.bandwidth * c.memory_fraction)
 
-    def compute(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
-        tiles = ceil(m / tile_m) * ceil(n / tile_n) * batch * split
-        step = maximum(2.0 * tile_m * tile_n * 64.0 / rate, c.k_step)
-        return waves(tiles, engine.units, c.wave_quantisation) * (ceil(k / 64.0 / split) * step + c.prologue)
+    def total(split: Scalar) -> Seconds:
+        steps = ceil(k / 64.0 / split)
+        share = batch * split
 
-    def total(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
-        add = where(split > 1.0, SPLIT_REDUCTION + split * reduced, 0.0)
-        return smooth_maximum(compute(tile_m, tile_n, split), memory) + add
+        def busy(tile_m: Scalar, tile_n: Scalar) -> Seconds:
+            tiles = ceil(m / tile_m) * ceil(n / tile_n) * share
+            step = maximum(2.0 * tile_m * tile_n * 64.0 / rate, c.k_step)
+            return waves(tiles, engine.units, c.wave_quantisation) * (steps * step + c.prologue)
 
-    seconds = c.launch + least(total, GEMM_OPTIONS, m, n, k, batch, rate, memory)
+        best = least(busy, GEMM_TILES, m, n, steps, share, rate, c.k_step, c.prologue, c.wave_quantisation)
+        add = where(split > 1.0, c.split_launch + split * reduced, 0.0)
+        return smooth_maximum(best, memory, c.corner) + add
+
+    overhead = c.launch + _quantise_time(work, engine, c)
+    fastest = least(total, GEMM_SPLITS, m, n, k, batch, rate, memory, c.k_step, c.prologue, c.split_launch, c.corner)
     ideal = work.flops / (rate * engine.units)
-    return KernelTime(seconds, ideal, memory, c.launch)
+    return KernelTime(overhead + fastest, ideal, memory, overhead)
+
+
+def _quantise_time(work: Work, engine: Engine, c: Constants) -> Seconds:
+    """Pass over 16-bit activations that writes them in the format of the product."""
+    if _is(c.quantise_fraction, 0.0):
+        return 0.0
+    m, _, k, batch = work.shape
+    moved = batch * m * k * (2.0 + storage(work.format).bytes)
+    return c.quantise_launch + moved / (engine.bandwidth * c.quantise_fraction)
 
 
 def _attention(work: Work, engine: Engine) -> KernelTime:

@@ -95,6 +95,9 @@ DEVICE_RANGES: dict[str, tuple[str, Range]] = {
     "k_step": ("s", ("0.2 ns", "25 us")),
     "prologue": ("s", ("8 ns", "200 us")),
     "kv_step": ("s", ("3 ns", "250 us")),
+    "split_launch": ("s", ("8 ns", "1 ms")),
+    "quantise_launch": ("s", ("8 ns", "0.5 ms")),
+    "corner": ("1", ("1", "12")),
 }
 
 LEVEL_RANGES: dict[str, dict[str, Range]] = {

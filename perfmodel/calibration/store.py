@@ -1,0 +1,148 @@
+"""Which constants predict a group of rows: the most specific fit there is, else what siblings agree on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from perfmodel.calibration.model import Key, OperatorModel, Parameter
+from perfmodel.machine.engine import Constants
+from perfmodel.specs.calibration import POOLED, CalibrationFile, CalibrationGroup
+from perfmodel.specs.load import parse
+from perfmodel.specs.locate import calibration_files
+from perfmodel.specs.system import load_device
+from perfmodel.specs.yamlfile import read
+
+__all__ = ["REGIMES", "TIERS", "Chosen", "Fitted", "Store", "constants_of", "regime", "shipped"]
+
+TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
+"""Where constants come from, best first: this framework on this device; this device; this framework on devices of the
+family; the family; all measured devices; the first guess."""
+
+REGIMES: tuple[tuple[str, float], ...] = (
+    ("under 12 us", 12e-6),
+    ("12 to 40 us", 40e-6),
+    ("40 to 200 us", 200e-6),
+    ("over 200 us", math.inf),
+)
+"""Regimes of predicted time, each with its upper end [s]: launch, fill, transition, throughput."""
+_LN = {"fitted": 0.15, "device": 0.22, "sibling": 0.22, "family": 0.3, "foreign": 0.45, "class": 0.6}
+"""Half-width of the 80 % interval in ln where no residuals were kept, by tier."""
+
+
+class Fitted(NamedTuple):
+    """One fitted group with the device it belongs to."""
+
+    device: str
+    family: str
+    group: CalibrationGroup
+
+
+class Chosen(NamedTuple):
+    """Constants for a key, and how far they were carried."""
+
+    values: Mapping[str, float]
+    tier: str
+    interval: Mapping[str, tuple[float, float]]
+
+
+def regime(seconds: float) -> str:
+    """Name of the regime of a predicted time.
+
+    Examples
+    --------
+    >>> regime(5e-6)
+    'under 12 us'
+    """
+    return next(name for name, end in REGIMES if seconds < end)
+
+
+def constants_of(values: Mapping[str, float]) -> Constants:
+    """Constants with the given values, everything else neutral."""
+    return Constants(**values)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Fitted groups of many devices."""
+
+    fits: tuple[Fitted, ...]
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str], list[Fitted]]:
+        index: dict[tuple[str, str], list[Fitted]] = {}
+        for fit in self.fits:
+            index.setdefault((fit.group.operator, fit.group.format), []).append(fit)
+        return index
+
+    def without(self, device: str) -> Store:
+        """The same without what was measured on ``device``: how well constants carry over."""
+        return Store(tuple(f for f in self.fits if f.device != device))
+
+    def choose(self, model: OperatorModel, key: Key) -> Chosen:
+        """Constants for a key by the first tier that has any."""
+        parameters = model.parameters(key)
+        for tier, groups in self._tiers(key, _family(key.device)):
+            if groups:
+                ours = [p for p in parameters if not p.artefact or tier in ("fitted", "sibling")]
+                return Chosen(_mean(ours, groups), tier, _intervals(groups, tier))
+        return Chosen({p.name: p.default for p in parameters if not p.artefact}, "class", {})
+
+    def _tiers(self, key: Key, family: str) -> Iterable[tuple[str, list[CalibrationGroup]]]:
+        found = self._index.get((key.operator, key.format), [])
+        own = [f.group for f in found if f.device == key.device]
+        kin = [f.group for f in found if family and f.family == family]
+        everywhere = [f.group for f in found]
+        yield "fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]
+        yield "fitted", [g for g in own if g.variant == key.variant]
+        yield "device", [g for g in own if g.variant == POOLED]
+        yield "device", own
+        yield "sibling", [g for g in kin if g.variant == key.variant and g.origin == key.origin]
+        yield "family", [g for g in kin if g.variant == POOLED] or kin
+        yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
+
+
+def _mean(parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]) -> dict[str, float]:
+    """Geometric mean of every constant over the groups that have it."""
+    values = {}
+    for p in parameters:
+        known = [g.constants[p.name] for g in groups if g.constants.get(p.name, 0.0) > 0.0]
+        values[p.name] = math.exp(math.fsum(map(math.log, known)) / len(known)) if known else p.default
+    return values
+
+
+def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple[float, float]]:
+    """80 % interval in ln by regime: that of the fit, or the mean of its sources and no narrower than the tier's."""
+    width = _LN[tier]
+    result = {}
+    for name, _ in REGIMES:
+        known = [g.interval[name] for g in groups if name in g.interval]
+        low = math.fsum(k[0] for k in known) / len(known) if known else -width
+        high = math.fsum(k[1] for k in known) / len(known) if known else width
+        if tier != "fitted":
+            low, high = min(low, -width), max(high, width)
+        result[name] = (low, high)
+    return result
+
+
+@lru_cache(maxsize=256)
+def _family(device: str) -> str:
+    return load_device(device).family
+
+
+def shipped() -> Store:
+    """All shipped calibrations."""
+    return _read(tuple((path, path.stat().st_mtime_ns) for path in calibration_files()))
+
+
+@lru_cache(maxsize=2)
+def _read(files: tuple[tuple[Path, int], ...]) -> Store:
+    fits = []
+    for path, _ in files:
+        found = parse(CalibrationFile, read(path))
+        fits += [Fitted(found.device, found.family, group) for group in found.groups]
+    return Store(tuple(fits))

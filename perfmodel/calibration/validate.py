@@ -1,0 +1,161 @@
+"""Predictions against measurements, group by group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perfmodel.calibration.model import Array, Group, OperatorModel
+from perfmodel.calibration.operators import model_named
+from perfmodel.calibration.rows import Table, engine_of, read_tables
+from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped
+
+__all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
+
+_WORST = 3
+
+
+class Worst(NamedTuple):
+    """A row with a large error."""
+
+    line: int
+    measured: float
+    predicted: float
+    sizes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """Errors of one source, framework, device and format; times in seconds, errors relative to the measured time.
+
+    Parameters
+    ----------
+    metric : what is compared: ``time``.
+    rows, predicted : rows in the file, and those with a prediction.
+    skipped : other rows by reason.
+    tier : where the constants come from.
+    inside : share of the rows inside the stated 80 % interval.
+    subsets : errors of named parts of the rows.
+    """
+
+    file: str
+    operator: str
+    source: str
+    framework: str
+    device: str
+    dtype: str
+    metric: str
+    rows: int
+    predicted: int
+    skipped: Mapping[str, int]
+    median_abs_error: float | None = None
+    p90_abs_error: float | None = None
+    mean_error: float | None = None
+    tier: str = ""
+    inside: float | None = None
+    subsets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    worst: tuple[Worst, ...] = ()
+
+    def data(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = asdict(self)
+        plain["worst"] = [w._asdict() for w in self.worst]
+        return plain
+
+
+class Predicted(NamedTuple):
+    """Prediction of a group: seconds, 80 % interval, and the tier of its constants."""
+
+    seconds: Array
+    low: Array
+    high: Array
+    tier: str
+
+
+def predict_group(group: Group, store: Store) -> Predicted:
+    """Predict the rows of a group with the best constants of ``store``."""
+    model = model_named(group.key.operator)
+    chosen = store.choose(model, group.key)
+    constants = constants_of(chosen.values)
+    seconds = np.asarray(model.predict(group.columns, engine_of(group.key.device), constants, group.key.format))
+    low, high = _interval(seconds, chosen)
+    return Predicted(seconds, low, high, chosen.tier)
+
+
+def _interval(seconds: Array, chosen: Chosen) -> tuple[Array, Array]:
+    ends = np.array([chosen.interval.get(regime(t), (-0.6, 0.6)) for t in seconds]).reshape(-1, 2)
+    return seconds * np.exp(ends[:, 0]), seconds * np.exp(ends[:, 1])
+
+
+def validate(paths: Iterable[str | Path], *, store: Store | None = None) -> list[GroupReport]:
+    """Predict every row of the measurement files and report the errors.
+
+    Parameters
+    ----------
+    paths : CSV files or folders of them.
+    store : constants to use; the shipped ones if not given.
+    """
+    found = shipped() if store is None else store
+    return [report for table in read_tables(paths) for report in _reports(table, found)]
+
+
+def _reports(table: Table, store: Store) -> list[GroupReport]:
+    if table.model is None:
+        reason = {"no operator class reads these columns": table.rows}
+        return [GroupReport(table.file, "", "", "", "", "", "time", table.rows, 0, reason)]
+    merged: dict[tuple[str, str, str, str], list[Group]] = {}
+    for group in table.groups:
+        merged.setdefault((group.source, group.framework, group.label, group.dtype), []).append(group)
+    keys = [*merged, *(k for k in table.skipped if k not in merged)]
+    return [_report(table, table.model, key, merged.get(key, []), store) for key in keys]
+
+
+def _report(
+    table: Table, model: OperatorModel, key: tuple[str, str, str, str], groups: list[Group], store: Store
+) -> GroupReport:
+    skipped = dict(table.skipped.get(key, Counter()))
+    source, framework, label, dtype = key
+    rows = sum(map(len, groups)) + sum(skipped.values())
+    head = (table.file, model.name, source, framework, label, dtype, "time", rows)
+    if not groups:
+        return GroupReport(*head, 0, skipped)
+    parts = [predict_group(g, store) for g in groups]
+    seconds = np.concatenate([p.seconds for p in parts])
+    measured = np.concatenate([g.seconds for g in groups])
+    low, high = np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts])
+    error = seconds / measured - 1.0
+    columns = {name: np.concatenate([g.columns[name] for g in groups]) for name in groups[0].columns}
+    chosen = {name: pick(columns) for name, pick in model.subsets.items()}
+    return GroupReport(
+        *head,
+        len(measured),
+        skipped,
+        **_errors(error),
+        tier="+".join(sorted({p.tier for p in parts})),
+        inside=float(np.mean((measured >= low) & (measured <= high))),
+        subsets={n: {"rows": int(w.sum()), **_errors(error[w])} for n, w in chosen.items() if w.any()},
+        worst=_worst(groups, columns, measured, seconds, error),
+    )
+
+
+def _errors(error: Array) -> dict[str, float]:
+    size = np.abs(error)
+    return {
+        "median_abs_error": float(np.median(size)),
+        "p90_abs_error": float(np.quantile(size, 0.9)),
+        "mean_error": float(np.mean(error)),
+    }
+
+
+def _worst(groups: list[Group], columns: Mapping[str, Array], measured: Array, seconds: Array, error: Array) -> Any:
+    lines = [line for g in groups for line in g.lines]
+    order = np.argsort(-np.abs(error))[:_WORST]
+    return tuple(
+        Worst(lines[i], float(measured[i]), float(seconds[i]), {n: float(v[i]) for n, v in columns.items()})
+        for i in order
+    )
