@@ -1,0 +1,1 @@
+"""From measurements to constants, and predictions against measurements."""

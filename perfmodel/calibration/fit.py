@@ -9,7 +9,7 @@ keep the constants of the stage before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from perfmodel.calibration.model import Array, Group, Key, OperatorModel, Parameter
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import engine_of
-from perfmodel.calibration.store import REGIMES, Fitted, _family
+from perfmodel.calibration.store import REGIMES, Fitted, constants_of, family_of
 from perfmodel.machine.engine import Constants
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 
@@ -61,8 +61,9 @@ def _constants(parameters: Sequence[Parameter], theta: Array) -> Constants:
     """Constants of one or, with a trailing axis for the rows, of many trial points."""
     values = np.exp(theta)
     if values.ndim == 1:
-        return Constants(**{p.name: float(v) for p, v in zip(parameters, values, strict=True)})
-    return Constants(**{p.name: values[:, i, None] for i, p in enumerate(parameters)})
+        return constants_of({p.name: float(v) for p, v in zip(parameters, values, strict=True)})
+    trial: dict[str, Any] = {p.name: values[:, i, None] for i, p in enumerate(parameters)}
+    return Constants(**trial)
 
 
 def fit_one(
@@ -142,7 +143,8 @@ def fit_groups(groups: Iterable[Group], *, date: str = "", folds: int = 0) -> li
     pools: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         key = group.key
-        pools.setdefault((key.operator, key.format, _family(key.device) or key.device), []).append(group)
+        pool = (family_of(key.device) or key.device) if model_named(key.operator).pooled_over == "family" else ""
+        pools.setdefault((key.operator, key.format, pool), []).append(group)
     fitted: list[Fitted] = []
     for (operator, _, _), members in pools.items():
         fitted += _fit_pool(model_named(operator), members, date, folds)
@@ -215,7 +217,7 @@ def _own(model: OperatorModel, groups: list[Group], parameters: Sequence[Paramet
     if sum(map(len, groups)) >= FEW:
         return fit_one(model, groups, parameters, centre, sigma)
     values = {p.name: float(v) for p, v in zip(parameters, np.exp(centre), strict=True)}
-    c = Constants(**values)
+    c = constants_of(values)
     logs = [np.log(predicted(model, g, c) / g.seconds) for g in groups]
     return Fit(values, np.concatenate(logs), tuple(values))
 
@@ -232,7 +234,7 @@ def _cross_validated(model: OperatorModel, groups: list[Group], folds: int) -> d
             fit = fits.get(group.key)
             if fit is None or not len(rest):
                 continue
-            seconds = predicted(model, rest, Constants(**fit.values))
+            seconds = predicted(model, rest, constants_of(fit.values))
             found.setdefault(group.key, []).append(np.stack([np.log(rest.seconds / seconds), seconds]))
     return {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
 
@@ -262,7 +264,7 @@ def _record(key: Key, groups: Sequence[Group], fit: Fit, errors: Array, date: st
         interval=_interval(errors) if errors.ndim == 2 else {},
         undetermined=fit.undetermined,
     )
-    return Fitted(key.device, _family(key.device), group)
+    return Fitted(key.device, family_of(key.device), group)
 
 
 def _interval(errors: Array) -> dict[str, tuple[float, float]]:

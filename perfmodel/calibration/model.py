@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -126,6 +126,8 @@ class OperatorModel:
     predict : seconds of all rows on an engine with given constants. Constants may be arrays with leading axes.
     parameters : what a fit of a group may move; at most twelve.
     subsets : named parts of the rows that are reported on their own.
+    pooled_over : devices that share a first fit: those of one ``family``, or ``all`` where kernels differ little.
+    stand_ins : formats whose constants may stand in for a format that was not measured, best first.
     """
 
     name: str
@@ -134,6 +136,8 @@ class OperatorModel:
     predict: Callable[[Columns, Engine, Constants, str], Seconds]
     parameters: Callable[[Key], tuple[Parameter, ...]]
     subsets: Mapping[str, Callable[[Columns], NDArray[np.bool_]]]
+    pooled_over: str = "family"
+    stand_ins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def matches(self, header: frozenset[str]) -> bool:
         """Whether a file with these columns holds measurements of this class."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from perfmodel.calibration.model import Key, OperatorModel, Parameter
 from perfmodel.machine.engine import Constants
@@ -17,7 +17,7 @@ from perfmodel.specs.locate import calibration_files
 from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["REGIMES", "TIERS", "Chosen", "Fitted", "Store", "constants_of", "regime", "shipped"]
+__all__ = ["REGIMES", "TIERS", "Chosen", "Fitted", "Store", "constants_of", "family_of", "regime", "shipped"]
 
 TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
 """Where constants come from, best first: this framework on this device; this device; this framework on devices of the
@@ -63,7 +63,8 @@ def regime(seconds: float) -> str:
 
 def constants_of(values: Mapping[str, float]) -> Constants:
     """Constants with the given values, everything else neutral."""
-    return Constants(**values)
+    given: dict[str, Any] = dict(values)
+    return Constants(**given)
 
 
 @dataclass(frozen=True)
@@ -86,24 +87,37 @@ class Store:
     def choose(self, model: OperatorModel, key: Key) -> Chosen:
         """Constants for a key by the first tier that has any."""
         parameters = model.parameters(key)
-        for tier, groups in self._tiers(key, _family(key.device)):
+        for tier, groups in self._tiers(model, key):
             if groups:
                 ours = [p for p in parameters if not p.artefact or tier in ("fitted", "sibling")]
                 return Chosen(_mean(ours, groups), tier, _intervals(groups, tier))
         return Chosen({p.name: p.default for p in parameters if not p.artefact}, "class", {})
 
-    def _tiers(self, key: Key, family: str) -> Iterable[tuple[str, list[CalibrationGroup]]]:
+    def _tiers(self, model: OperatorModel, key: Key) -> Iterator[tuple[str, list[CalibrationGroup]]]:
+        """Groups to average, from the most specific; other formats stand in before other families do."""
+        keys = [key, *(key._replace(format=f) for f in model.stand_ins.get(key.format, ()))]
+        near = [self._near(k, model.pooled_over == "all") for k in keys]
+        yield from near[0]
+        for tiers in near[1:]:
+            yield from (("family", groups) for _, groups in tiers)
+        for k in keys:
+            everywhere = [f.group for f in self._index.get((k.operator, k.format), [])]
+            yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
+
+    def _near(self, key: Key, all_kin: bool) -> list[tuple[str, list[CalibrationGroup]]]:
+        """Groups of the device and of its family, by tier."""
+        family = family_of(key.device)
         found = self._index.get((key.operator, key.format), [])
         own = [f.group for f in found if f.device == key.device]
-        kin = [f.group for f in found if family and f.family == family]
-        everywhere = [f.group for f in found]
-        yield "fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]
-        yield "fitted", [g for g in own if g.variant == key.variant]
-        yield "device", [g for g in own if g.variant == POOLED]
-        yield "device", own
-        yield "sibling", [g for g in kin if g.variant == key.variant and g.origin == key.origin]
-        yield "family", [g for g in kin if g.variant == POOLED] or kin
-        yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
+        kin = [f.group for f in found if all_kin or (family and f.family == family)]
+        same = [g for g in kin if g.variant == key.variant]
+        return [
+            ("fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]),
+            ("device", [g for g in own if g.variant == key.variant]),
+            ("device", [g for g in own if g.variant == POOLED] or own),
+            ("sibling", [g for g in same if g.origin == key.origin] or same),
+            ("family", [g for g in kin if g.variant == POOLED] or kin),
+        ]
 
 
 def _mean(parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]) -> dict[str, float]:
@@ -130,7 +144,8 @@ def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple
 
 
 @lru_cache(maxsize=256)
-def _family(device: str) -> str:
+def family_of(device: str) -> str:
+    """Family of a device, as its specification says."""
     return load_device(device).family
 
 

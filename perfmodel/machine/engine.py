@@ -53,6 +53,7 @@ class Constants:
     corner: Scalar = 3.0
     quantise_launch: Seconds = 0.0
     quantise_fraction: Scalar = 0.0
+    row_step: Seconds = 0.0
     cache_speed: Scalar = 1.0
     cache_share: Scalar = 1.0
     host_floor: Seconds = 0.0

@@ -15,6 +15,7 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``corner``                power of the smooth maximum of busy units and memory: how well the two overlap
 ``quantise_launch``       launch of the pass that quantises activations in front of a product [s]
 ``quantise_fraction``     its share of the bandwidth; 0: there is no such pass
+``row_step``              time of 1024 numbers of a row that one unit streams alone [s]
 ``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
 ``cache_share``           share of that memory that keeps data from one call to the next
 ``host_floor``            least time between two launches from the host [s]
@@ -169,7 +170,8 @@ def _elementwise(work: Work, engine: Engine) -> KernelTime:
     c = engine.constant("elementwise", work.format)
     memory = _memory_time(work, engine, c)
     compute = work.flops / engine.vector_peak()
-    return KernelTime(c.launch + maximum(memory, compute), compute, memory, c.launch)
+    row = work.shape.n * (c.row_step / 1024.0)
+    return KernelTime(c.launch + maximum(memory, compute, row), compute, memory, c.launch)
 
 
 def _scan(work: Work, engine: Engine) -> KernelTime:

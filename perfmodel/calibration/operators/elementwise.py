@@ -14,7 +14,8 @@ from perfmodel.units import Seconds
 __all__ = ["MODEL"]
 
 _BYTES = {"bf16": 2.0, "fp16": 2.0, "fp32": 4.0}
-_HOST_TIMED = "host"
+_POINTWISE = frozenset({"add", "gelu", "copy", "mul", "relu", "silu"})
+"""Operations whose rows may be cut anywhere; the others give every row to one unit."""
 
 
 def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
@@ -23,7 +24,9 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     timed = row.get("timing", "") or "unnamed"
     sizes = {
         "bytes": float(row["bytes_read"]) + float(row["bytes_written"]),
-        "elements": float(row["rows"]) * float(row["cols"]),
+        "rows": float(row["rows"]),
+        "cols": float(row["cols"]),
+        "row": 1.0 if row["op"] in _POINTWISE else float(row["cols"]),
     }
     return Identity(row["dtype"], timed, row["op"]), sizes
 
@@ -32,10 +35,10 @@ def _predict(columns: Columns, engine: Engine, constants: Constants, format: str
     work = Work(
         operator="elementwise",
         format=format,
-        flops=5.0 * columns["elements"],
+        flops=5.0 * columns["rows"] * columns["cols"],
         compulsory_bytes=columns["bytes"],
         reuse_power=0.0,
-        shape=Shape(columns["elements"]),
+        shape=Shape(columns["rows"], columns["row"]),
     )
     seconds = kernel_time(work, engine.calibrated("elementwise", format, constants)).seconds
     return smooth_maximum(seconds, constants.host_floor, 6.0)
@@ -44,6 +47,7 @@ def _predict(columns: Columns, engine: Engine, constants: Constants, format: str
 _PARAMETERS = (
     Parameter("memory_fraction", 0.7, 0.05, 1.1, 0.4),
     Parameter("launch", 3e-6, 0.3e-6, 60e-6, 0.7, "s"),
+    Parameter("row_step", 0.1e-6, 0.003e-6, 4e-6, 1.2, "s"),
     Parameter("cache_speed", 2.0, 1.0, 8.0, 0.5),
     Parameter("cache_share", 0.6, 0.1, 2.0, 0.4),
 )
@@ -61,4 +65,5 @@ MODEL = OperatorModel(
     predict=_predict,
     parameters=_parameters,
     subsets={},
+    pooled_over="all",
 )

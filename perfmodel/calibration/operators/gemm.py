@@ -101,5 +101,15 @@ MODEL = OperatorModel(
     read=_read,
     predict=_predict,
     parameters=_parameters,
+    stand_ins={
+        "fp16": ("bf16",),
+        "bf16": ("fp16",),
+        "fp8_block": ("fp8",),
+        "w8a8_int8": ("int8", "fp8"),
+        "int8": ("w8a8_int8", "fp8"),
+        "mxfp4": ("nvfp4",),
+        "w8a16": ("fp16", "bf16"),
+        "w4a16": ("w8a16", "fp16", "bf16"),
+    },
     subsets={"weights beyond the cache": lambda columns: columns["resident"] == 0.0},
 )
