@@ -57,6 +57,10 @@ class Constants:
     cache_speed: Scalar = 1.0
     cache_share: Scalar = 1.0
     host_floor: Seconds = 0.0
+    tile_overhead: Scalar = 0.0
+    token_cost: Seconds = 0.0
+    expert_cost: Seconds = 0.0
+    permute_fraction: Scalar = 0.0
     kind: str = "assumed"
     spread: float = 0.5
 

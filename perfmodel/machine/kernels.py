@@ -18,6 +18,10 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``row_step``              time of 1024 numbers of a row that one unit streams alone [s]
 ``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
 ``cache_share``           share of that memory that keeps data from one call to the next
+``tile_overhead``         rows of a tile of a grouped product whose time its loads add, whatever its height
+``token_cost``            routing and sorting of one token in front of fused experts [s]
+``expert_cost``           bookkeeping per expert of the rank [s]
+``permute_fraction``      share of the bandwidth that gathers and adds up the rows of experts; 0: nothing is moved
 ``host_floor``            least time between two launches from the host [s]
 ========================  =======================================================================
 
@@ -27,7 +31,7 @@ predictions of models never use them.
 
 from __future__ import annotations
 
-from perfmodel.elementwise import Scalar, ceil, least, maximum, smooth_maximum, where
+from perfmodel.elementwise import Scalar, ceil, least, maximum, minimum, smooth_maximum, where
 from perfmodel.machine.engine import Constants, Engine, KernelTime
 from perfmodel.operators.formats import storage
 from perfmodel.operators.work import Work
@@ -52,6 +56,10 @@ GEMM_TILES = (
 """Tiles of the result that a library chooses from."""
 GEMM_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0))
 """Splits of the reduction that a library chooses from."""
+MOE_HEIGHTS = (8.0, 16.0, 32.0, 64.0, 128.0)
+"""Rows of a tile of a grouped product: those that work of fused experts counts its tiles for."""
+MOE_COLUMNS = (64.0, 128.0, 256.0)
+"""Columns of a tile of a grouped product."""
 DECODE_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
 """Splits of the keys that a decode-attention kernel chooses from."""
 
@@ -166,6 +174,35 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
     return KernelTime(c.launch + smooth_maximum(busy, memory), arithmetic, memory, c.launch)
 
 
+def _moe(work: Work, engine: Engine) -> KernelTime:
+    """Two grouped products, each the best tile of a library, and what routing adds to them."""
+    c, routed = engine.constant("moe", work.format), work.routed
+    assert routed is not None
+    rows, width, hidden, _ = work.shape
+    rate = engine.peak(work.format) * c.compute_fraction / engine.units
+    memory = _memory_time(work, engine, c)
+    up = (1.0 + routed.gated) / (2.0 + routed.gated)
+
+    def product(n: Scalar, k: Scalar) -> Seconds:
+        steps = ceil(k / 64.0)
+
+        def busy(height: float, tiles: Scalar, column: float) -> Seconds:
+            step = maximum(128.0 * (height + c.tile_overhead) * column / rate, c.k_step)
+            count = tiles * ceil(n / column)
+            return waves(count, engine.units, c.wave_quantisation) * (steps * step + c.prologue)
+
+        options = zip(MOE_HEIGHTS, routed.tiles, strict=True)
+        return minimum(*(busy(h, tiles, column) for h, tiles in options for column in MOE_COLUMNS))
+
+    first = smooth_maximum(product((1.0 + routed.gated) * width, hidden), memory * up, c.corner)
+    second = smooth_maximum(product(hidden, width), memory * (1.0 - up), c.corner)
+    overhead = c.launch + c.token_cost * routed.tokens + c.expert_cost * routed.experts
+    if not _is(c.permute_fraction, 0.0):
+        overhead = overhead + 4.0 * rows * hidden / (engine.bandwidth * c.permute_fraction)
+    ideal = work.flops / (rate * engine.units)
+    return KernelTime(overhead + first + second, ideal, memory, overhead)
+
+
 def _elementwise(work: Work, engine: Engine) -> KernelTime:
     c = engine.constant("elementwise", work.format)
     memory = _memory_time(work, engine, c)
@@ -187,7 +224,8 @@ _TIMES = {
     "decode_attention": _decode_attention,
     "elementwise": _elementwise,
     "scan": _scan,
+    "moe": _moe,
 }
-_MATRIX = frozenset({"gemm", "attention", "decode_attention"})
+_MATRIX = frozenset({"gemm", "attention", "decode_attention", "moe"})
 OPERATORS = tuple(_TIMES)
 """Operator classes with a time model."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from perfmodel.calibration.model import OperatorModel
-from perfmodel.calibration.operators import elementwise, gemm
+from perfmodel.calibration.operators import elementwise, gemm, moe
 
 __all__ = ["OPERATOR_MODELS", "model_named"]
 
-OPERATOR_MODELS: tuple[OperatorModel, ...] = (gemm.MODEL, elementwise.MODEL)
+OPERATOR_MODELS: tuple[OperatorModel, ...] = (gemm.MODEL, elementwise.MODEL, moe.MODEL)
 """Every operator class of this folder."""
 
 
