@@ -18,7 +18,7 @@ from perfmodel.errors import SpecError, UnknownName
 from perfmodel.machine.build import build_machine
 from perfmodel.machine.engine import Engine
 from perfmodel.specs.locate import find_device
-from perfmodel.specs.system import load_system
+from perfmodel.specs.system import load_device, load_system
 
 __all__ = ["Table", "engine_of", "origin_of", "read_tables"]
 
@@ -43,15 +43,32 @@ class Table:
     skipped: dict[tuple[str, str, str, str], Counter[str]] = field(default_factory=dict)
 
 
-def read_tables(paths: Iterable[str | Path]) -> list[Table]:
+def read_tables(paths: Iterable[str | Path], *, own: str | Path | None = None) -> list[Table]:
     """Read measurement files, and those of folders.
+
+    Parameters
+    ----------
+    paths : CSV files or folders.
+    own : a device file that stands for the rows whose device is its name or one of its aliases.
 
     Raises
     ------
     SpecError
         If a path does not exist or is no table.
     """
-    return [_table(path) for path in _files(paths)]
+    names = {} if own is None else _names(own)
+    return [_table(path, names) for path in _files(paths)]
+
+
+def _names(own: str | Path) -> dict[str, str]:
+    """What the rows may call a device, and the file that describes it."""
+    path = find_device(own)
+    device = load_device(path)
+    return {_folded(label): str(path) for label in (device.name, *device.aliases)}
+
+
+def _folded(label: str) -> str:
+    return label.casefold().replace("_", "-").replace(" ", "-")
 
 
 def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -66,7 +83,7 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
             yield path
 
 
-def _table(path: Path) -> Table:
+def _table(path: Path, names: Mapping[str, str]) -> Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
@@ -80,11 +97,11 @@ def _table(path: Path) -> Table:
     model = next((m for m in OPERATOR_MODELS if m.matches(header)), None)
     table = Table(str(path), model, len(rows))
     if model is not None:
-        _sort(table, model, rows)
+        _sort(table, model, rows, names)
     return table
 
 
-def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, str]]]) -> None:
+def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, str]]], names: Mapping[str, str]) -> None:
     """Sort rows into groups; count those that have no prediction."""
     found: dict[tuple[Key, str, str], list[tuple[int, Mapping[str, float], float]]] = {}
     for line, row in rows:
@@ -94,7 +111,8 @@ def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, st
             identity, sizes = model.read(row)
             framework = identity.framework
             variant = "/".join(part for part in (identity.framework, identity.kernel) if part)
-            key = Key(model.name, _device(label), identity.format, variant, origin)
+            device = names.get(_folded(label)) or _device(label)
+            key = Key(model.name, device, identity.format, variant, origin)
             seconds = _positive(row["time_us"], "time_us") * 1e-6
         except Unpredictable as reason:
             counts = table.skipped.setdefault((origin, framework, label, dtype), Counter())

@@ -10,14 +10,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.calibration.model import Key, OperatorModel, Parameter
+from perfmodel.errors import SpecError
 from perfmodel.machine.engine import Constants
 from perfmodel.specs.calibration import POOLED, CalibrationFile, CalibrationGroup
 from perfmodel.specs.load import parse
-from perfmodel.specs.locate import calibration_files
+from perfmodel.specs.locate import calibration_files, find_device
 from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["REGIMES", "TIERS", "Chosen", "Fitted", "Store", "constants_of", "family_of", "regime", "shipped"]
+__all__ = [
+    "REGIMES",
+    "TIERS",
+    "Chosen",
+    "Fitted",
+    "Store",
+    "constants_of",
+    "family_of",
+    "regime",
+    "shipped",
+    "store_of",
+]
 
 TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
 """Where constants come from, best first: this framework on this device; this device; this framework on devices of the
@@ -147,6 +159,16 @@ def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple
 def family_of(device: str) -> str:
     """Family of a device, as its specification says."""
     return load_device(device).family
+
+
+def store_of(device: str | Path) -> Store:
+    """Fitted groups that a device file holds, in front of the shipped ones of other devices."""
+    path = find_device(device)
+    spec = load_device(path)
+    own = tuple(Fitted(str(path), spec.family, group) for group in spec.calibration)
+    if not own:
+        raise SpecError("the file holds no `calibration`; write one with `perfmodel calibrate`", file=str(device))
+    return Store(own + shipped().fits)
 
 
 def shipped() -> Store:

@@ -13,7 +13,7 @@ import numpy as np
 from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import Table, engine_of, read_tables
-from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped
+from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
 
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
 
@@ -92,16 +92,19 @@ def _interval(seconds: Array, chosen: Chosen) -> tuple[Array, Array]:
     return seconds * np.exp(ends[:, 0]), seconds * np.exp(ends[:, 1])
 
 
-def validate(paths: Iterable[str | Path], *, store: Store | None = None) -> list[GroupReport]:
+def validate(
+    paths: Iterable[str | Path], *, device: str | Path | None = None, store: Store | None = None
+) -> list[GroupReport]:
     """Predict every row of the measurement files and report the errors.
 
     Parameters
     ----------
     paths : CSV files or folders of them.
-    store : constants to use; the shipped ones if not given.
+    device : a device file that :func:`perfmodel.calibration.shipping.calibrate` wrote, for the rows of that device.
+    store : constants to use; by default those of ``device`` and the shipped ones.
     """
-    found = shipped() if store is None else store
-    return [report for table in read_tables(paths) for report in _reports(table, found)]
+    found = store or (shipped() if device is None else store_of(device))
+    return [report for table in read_tables(paths, own=device) for report in _reports(table, found)]
 
 
 def _reports(table: Table, store: Store) -> list[GroupReport]:
@@ -131,11 +134,14 @@ def _report(
     error = seconds / measured - 1.0
     columns = {name: np.concatenate([g.columns[name] for g in groups]) for name in groups[0].columns}
     chosen = {name: pick(columns) for name, pick in model.subsets.items()}
+    errors = _errors(error)
     return GroupReport(
         *head,
         len(measured),
         skipped,
-        **_errors(error),
+        median_abs_error=errors["median_abs_error"],
+        p90_abs_error=errors["p90_abs_error"],
+        mean_error=errors["mean_error"],
         tier="+".join(sorted({p.tier for p in parts})),
         inside=float(np.mean((measured >= low) & (measured <= high))),
         subsets={n: {"rows": int(w.sum()), **_errors(error[w])} for n, w in chosen.items() if w.any()},

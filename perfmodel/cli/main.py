@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 import perfmodel
-from perfmodel.cli import claims, estimate, plan, specs
+from perfmodel.cli import claims, estimate, plan, specs, validate
 from perfmodel.errors import PerfmodelError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,8 @@ app.command("plan", epilog=plan.EPILOG)(plan.command)
 app.command("estimate", epilog=estimate.EPILOG)(estimate.command)
 app.add_typer(specs.app, name="specs")
 app.command("claims")(claims.command)
+app.command("validate")(validate.command)
+app.command("calibrate")(validate.calibrate_command)
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """The root of what the parser raises; it lives in another package from one release of typer to the next."""

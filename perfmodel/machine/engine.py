@@ -61,6 +61,7 @@ class Constants:
     token_cost: Seconds = 0.0
     expert_cost: Seconds = 0.0
     permute_fraction: Scalar = 0.0
+    idle_share: Scalar = 0.0
     kind: str = "assumed"
     spread: float = 0.5
 

@@ -44,17 +44,15 @@ SPLIT_REDUCTION = 2.0e-6
 
 GEMM_TILES = (
     (256.0, 128.0),
-    (128.0, 256.0),
     (128.0, 128.0),
     (128.0, 64.0),
     (64.0, 64.0),
-    (64.0, 32.0),
     (16.0, 64.0),
     (16.0, 32.0),
     (1.0, 64.0),
 )
 """Tiles of the result that a library chooses from."""
-GEMM_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0))
+GEMM_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 32.0))
 """Splits of the reduction that a library chooses from."""
 MOE_HEIGHTS = (8.0, 16.0, 32.0, 64.0, 128.0)
 """Rows of a tile of a grouped product: those that work of fused experts counts its tiles for."""
@@ -119,16 +117,18 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
     memory = _memory_time(work, engine, c)
     reduced = 4.0 * batch * m * n / (engine.bandwidth * c.memory_fraction)
 
+    floor, fill = c.k_step, c.prologue
+    fluid, whole = 1.0 - c.wave_quantisation, c.wave_quantisation
+
     def total(split: Scalar) -> Seconds:
-        steps = ceil(k / 64.0 / split)
-        share = batch * split
+        steps, copies = ceil(k / 64.0 / split), batch * split / engine.units
 
         def busy(tile_m: Scalar, tile_n: Scalar) -> Seconds:
-            tiles = ceil(m / tile_m) * ceil(n / tile_n) * share
-            step = maximum(2.0 * tile_m * tile_n * 64.0 / rate, c.k_step)
-            return waves(tiles, engine.units, c.wave_quantisation) * (steps * step + c.prologue)
+            x = ceil(m / tile_m) * ceil(n / tile_n) * copies
+            step = maximum(128.0 * tile_m * tile_n / rate, floor)
+            return maximum(fluid * x + whole * ceil(x), 1.0) * (steps * step + fill)
 
-        best = least(busy, GEMM_TILES, m, n, steps, share, rate, c.k_step, c.prologue, c.wave_quantisation)
+        best = least(busy, GEMM_TILES, m, n, steps, copies, rate, floor, fill, whole)
         add = where(split > 1.0, c.split_launch + split * reduced, 0.0)
         return smooth_maximum(best, memory, c.corner) + add
 
@@ -198,7 +198,8 @@ def _moe(work: Work, engine: Engine) -> KernelTime:
     second = smooth_maximum(product(hidden, width), memory * (1.0 - up), c.corner)
     overhead = c.launch + c.token_cost * routed.tokens + c.expert_cost * routed.experts
     if not _is(c.permute_fraction, 0.0):
-        overhead = overhead + 4.0 * rows * hidden / (engine.bandwidth * c.permute_fraction)
+        idle = c.idle_share * maximum(routed.tokens * routed.top_k - rows, 0.0)
+        overhead = overhead + 4.0 * (rows + idle) * hidden / (engine.bandwidth * c.permute_fraction)
     ideal = work.flops / (rate * engine.units)
     return KernelTime(overhead + first + second, ideal, memory, overhead)
 

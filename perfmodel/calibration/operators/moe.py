@@ -123,6 +123,7 @@ _PARAMETERS = (
     Parameter("token_cost", 10e-9, 0.1e-9, 1e-6, 1.2, "s"),
     Parameter("expert_cost", 10e-9, 0.1e-9, 1e-6, 1.2, "s"),
     Parameter("permute_fraction", 0.5, 0.02, 3.0, 0.7),
+    Parameter("idle_share", 0.2, 0.005, 1.5, 1.2),
     Parameter("cache_speed", 2.0, 1.0, 8.0, 0.5, "1", artefact=True),
     Parameter("cache_share", 0.6, 0.1, 2.0, 0.4, "1", artefact=True),
 )

@@ -1,0 +1,50 @@
+"""``perfmodel validate`` and ``perfmodel calibrate``: predictions against measurements, and constants from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+__all__ = ["calibrate_command", "command"]
+
+
+def command(
+    paths: list[str] = typer.Argument(..., metavar="PATH...", help="Measurement tables (.csv) or folders of them."),
+    hw: str | None = typer.Option(None, "--hw", metavar="FILE", help="A device file written by `calibrate`."),
+    json: bool = typer.Option(False, "--json", help="Print JSON only."),
+    report: Path | None = typer.Option(None, "--report", metavar="FILE.md", help="Also write a Markdown report."),
+) -> None:
+    """Predict measured rows and report the errors by source, framework, device and format."""
+    from perfmodel.cli import output
+
+    output.check_report(report)
+    from perfmodel.calibration.validate import validate
+    from perfmodel.report import accuracy
+
+    found = validate(paths, device=hw)
+    if report is not None:
+        output.write_report(report, accuracy.render(found))
+    if json:
+        output.print_json([r.data() for r in found])
+    else:
+        output.print_text("\n".join(accuracy.lines(found)))
+
+
+def calibrate_command(
+    measurements: list[str] = typer.Argument(..., metavar="MEASUREMENTS.csv...", help="Tables of measured kernels."),
+    hw: str = typer.Option(..., "--hw", metavar="DEVICE", help="Device they were measured on: a name or a file."),
+    out: Path = typer.Option(..., "-o", "--output", metavar="FILE.yaml", help="Device file to write."),
+) -> None:
+    """Fit kernel constants to measurements and write a device file that holds them."""
+    import datetime
+
+    from perfmodel.calibration.shipping import calibrate
+    from perfmodel.cli import output
+    from perfmodel.report import accuracy
+
+    output.check_report(out)
+    today = datetime.date.today().isoformat()
+    text, fits = calibrate(measurements, hw, out.stem, date=today)
+    output.write_report(out, text)
+    output.print_text("\n".join(accuracy.fit_lines(fits)))
