@@ -8,7 +8,7 @@ keep the constants of the stage before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from perfmodel.calibration.model import Array, Group, Key, OperatorModel, Parameter
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import engine_of
-from perfmodel.calibration.store import REGIMES, Fitted, constants_of, family_of
+from perfmodel.calibration.store import REGIMES, Fitted, Store, constants_of, family_of
 from perfmodel.machine.engine import Constants
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 
@@ -31,6 +31,8 @@ TIGHTER = 0.7
 """Prior of one device around its framework, relative to that of a family around the first guess."""
 STEP = 1e-4
 """Relative step of the numerical derivative."""
+BLOCK = 8192
+"""Rows predicted at a time."""
 _COVERED = 0.80
 _INFORMED = 0.25
 """A direction is determined when data shrink its prior variance below this share."""
@@ -52,22 +54,31 @@ class Fit(NamedTuple):
 
 
 def predicted(model: OperatorModel, group: Group, constants: Constants) -> Array:
-    """Predicted seconds of the rows of a group."""
-    seconds = model.predict(group.columns, engine_of(group.key.device), constants, group.key.format)
-    return np.asarray(seconds, dtype=float)
+    """Predicted seconds of the rows of a group, in blocks that stay in the cache of the processor."""
+    engine, rows = engine_of(group.key.device), len(group)
+    parts = []
+    for start in range(0, rows, BLOCK):
+        columns = {name: values[start : start + BLOCK] for name, values in group.columns.items()}
+        parts.append(np.asarray(model.predict(columns, engine, constants, group.key.format), dtype=float))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _constants(parameters: Sequence[Parameter], theta: Array) -> Constants:
+def _constants(parameters: Sequence[Parameter], theta: Array, fixed: Mapping[str, float]) -> Constants:
     """Constants of one or, with a trailing axis for the rows, of many trial points."""
     values = np.exp(theta)
     if values.ndim == 1:
-        return constants_of({p.name: float(v) for p, v in zip(parameters, values, strict=True)})
-    trial: dict[str, Any] = {p.name: values[:, i, None] for i, p in enumerate(parameters)}
+        return constants_of({**fixed, **{p.name: float(v) for p, v in zip(parameters, values, strict=True)}})
+    trial: dict[str, Any] = {**fixed, **{p.name: values[:, i, None] for i, p in enumerate(parameters)}}
     return Constants(**trial)
 
 
 def fit_one(
-    model: OperatorModel, groups: Sequence[Group], parameters: Sequence[Parameter], centre: Array, sigma: Array
+    model: OperatorModel,
+    groups: Sequence[Group],
+    parameters: Sequence[Parameter],
+    centre: Array,
+    sigma: Array,
+    fixed: Sequence[Mapping[str, float]] = (),
 ) -> Fit:
     """Fit one set of constants to the rows of all ``groups``.
 
@@ -75,6 +86,7 @@ def fit_one(
     ----------
     parameters : what may move.
     centre, sigma : prior of the logarithms.
+    fixed : constants that stay as they are, group by group.
     """
     from scipy.optimize import least_squares
 
@@ -84,8 +96,10 @@ def fit_one(
     start = np.clip(centre, low + 1e-6, high - 1e-6)
 
     def logs(theta: Array) -> Array:
-        c = _constants(parameters, theta)
-        parts = [np.log(predicted(model, g, c)) - m for g, m in zip(groups, measured, strict=True)]
+        parts = [
+            np.log(predicted(model, g, _constants(parameters, theta, f))) - m
+            for g, m, f in zip(groups, measured, fixed or [{}] * len(groups), strict=True)
+        ]
         return np.concatenate(parts, axis=-1)
 
     def residuals(theta: Array) -> Array:
@@ -132,13 +146,14 @@ class _Prior(NamedTuple):
         return np.log(values), np.array([p.sigma * self.scale for p in parameters])
 
 
-def fit_groups(groups: Iterable[Group], *, date: str = "", folds: int = 0) -> list[Fitted]:
+def fit_groups(groups: Iterable[Group], *, date: str = "", folds: int = 0, known: Store | None = None) -> list[Fitted]:
     """Fit every group; besides, one pooled set per device and format.
 
     Parameters
     ----------
     date : day of the fit, kept with its constants.
-    folds : parts for cross-validation of the intervals; 0 uses the residuals of the fitted rows.
+    folds : parts for cross-validation of the intervals; with 0 groups get none.
+    known : earlier fits, whose constants are the centre of the first prior.
     """
     pools: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
@@ -147,25 +162,32 @@ def fit_groups(groups: Iterable[Group], *, date: str = "", folds: int = 0) -> li
         pools.setdefault((key.operator, key.format, pool), []).append(group)
     fitted: list[Fitted] = []
     for (operator, _, _), members in pools.items():
-        fitted += _fit_pool(model_named(operator), members, date, folds)
+        fitted += _fit_pool(model_named(operator), members, date, folds, known)
     return fitted
 
 
-def _fit_pool(model: OperatorModel, groups: list[Group], date: str, folds: int) -> list[Fitted]:
+def _fit_pool(model: OperatorModel, groups: list[Group], date: str, folds: int, known: Store | None) -> list[Fitted]:
     """All stages for the groups of one format and device family."""
-    staged = _stages(model, groups)
-    left_out = _cross_validated(model, groups, folds) if folds else {}
+    centre = {} if known is None else known.choose(model, groups[0].key._replace(variant=POOLED, origin="")).values
+    first = _Prior(dict(centre), 1.0)
+    staged = _stages(model, groups, first)
+    left_out = _cross_validated(model, groups, folds, first) if folds else {}
     result = []
     for key, members in _by_key(groups).items():
-        fit = staged[key]
-        errors = left_out.get(key, -fit.residuals)
-        result.append(_record(key, members, fit, errors, date))
+        fit = staged.fits[key]
+        result.append(_record(key, members, fit, left_out.get(key), date))
     for device in sorted({g.key.device for g in groups}):
         own = [g for g in groups if g.key.device == device]
         key = own[0].key._replace(variant=POOLED, origin="")
-        fit = _pooled(model, own, staged[None])
-        result.append(_record(key, own, fit, -fit.residuals, date))
+        fit = _pooled(model, own, _Prior(staged.base.values, TIGHTER), staged.artefacts)
+        result.append(_record(key, own, fit, _in_sample(own, fit), date))
     return result
+
+
+def _in_sample(groups: Sequence[Group], fit: Fit) -> Array:
+    """ln(measured / predicted) and the predicted time of the fitted rows."""
+    measured = np.concatenate([g.seconds for g in groups])
+    return np.stack([-fit.residuals, measured * np.exp(fit.residuals)])
 
 
 def _by_key(groups: Iterable[Group]) -> dict[Key, list[Group]]:
@@ -175,41 +197,64 @@ def _by_key(groups: Iterable[Group]) -> dict[Key, list[Group]]:
     return found
 
 
-def _pooled(model: OperatorModel, groups: list[Group], base: Fit) -> Fit:
-    """Constants of a device whatever the framework: benchmark artefacts are fitted and then dropped."""
-    parameters = _union(model, groups)
-    fit = fit_one(model, groups, parameters, *_Prior(base.values, TIGHTER).of(parameters))
-    kept = {p.name for p in parameters if not p.artefact}
-    return fit._replace(values={n: v for n, v in fit.values.items() if n in kept})
+def _pooled(
+    model: OperatorModel, groups: list[Group], prior: _Prior, artefacts: Mapping[tuple[str, str], dict[str, float]]
+) -> Fit:
+    """One set of constants for several frameworks; each keeps the artefacts of its own benchmark."""
+    parameters = [p for p in _union(model, groups) if not p.artefact]
+    fixed = [artefacts.get((g.key.variant, g.key.origin), {}) for g in groups]
+    return fit_one(model, groups, parameters, *prior.of(parameters), fixed)
 
 
 def _union(model: OperatorModel, groups: Sequence[Group]) -> tuple[Parameter, ...]:
-    """Parameters of any of the groups; artefacts only where all groups share them."""
+    """Parameters that all of the groups have."""
     lists = [model.parameters(key) for key in _by_key(groups)]
-    names: dict[str, Parameter] = {p.name: p for ps in lists for p in ps}
     common = set.intersection(*({p.name for p in ps} for ps in lists))
-    return tuple(p for p in names.values() if p.name in common)
+    return tuple(p for p in lists[0] if p.name in common)
 
 
-def _stages(model: OperatorModel, groups: list[Group]) -> dict[Key | None, Fit]:
-    """Fit family, framework, then single groups; the family's fit stands under ``None``."""
-    parameters = _union(model, groups)
-    base = fit_one(model, groups, parameters, *_Prior({}, 1.0).of(parameters))
-    result: dict[Key | None, Fit] = {None: base}
+class _Stages(NamedTuple):
+    """Fits of a family, of every key, and the artefacts of every framework's benchmark."""
+
+    base: Fit
+    fits: dict[Key, Fit]
+    artefacts: dict[tuple[str, str], dict[str, float]]
+
+
+def _stages(model: OperatorModel, groups: list[Group], first: _Prior) -> _Stages:
+    """Fit family, framework, then single groups.
+
+    The family is fitted twice: its first fit cannot know yet what is an artefact of one framework's benchmark.
+    """
     variants: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         variants.setdefault((group.key.variant, group.key.origin), []).append(group)
-    for members in variants.values():
-        parameters = model.parameters(members[0].key)
-        prior, keys = _Prior(base.values, 1.0), _by_key(members)
-        rows = sum(map(len, members))
-        middle = base
-        if len(keys) > 1 and rows >= FEW:
-            middle = fit_one(model, members, parameters, *prior.of(parameters))
-            prior = _Prior({**base.values, **middle.values}, TIGHTER)
-        for key, own in keys.items():
-            result[key] = _own(model, own, parameters, prior)
-    return result
+    parameters = _union(model, groups)
+    rough = fit_one(model, groups, parameters, *first.of(parameters))
+    prior = _Prior({**first.centre, **rough.values}, 1.0)
+    middles = {name: _variant(model, members, prior) for name, members in variants.items()}
+    artefacts = {}
+    for name, members in variants.items():
+        names = {p.name for p in model.parameters(members[0].key) if p.artefact}
+        artefacts[name] = {n: v for n, v in middles[name].items() if n in names}
+    base = _pooled(model, groups, prior, artefacts)
+    fits = {}
+    for name, members in variants.items():
+        known = {**prior.centre, **base.values, **artefacts[name]}
+        several = len(_by_key(members)) > 1
+        centre = _Prior(_variant(model, members, _Prior(known, 1.0)), TIGHTER) if several else _Prior(known, 1.0)
+        for key, own in _by_key(members).items():
+            fits[key] = _own(model, own, model.parameters(key), centre)
+    return _Stages(base, fits, artefacts)
+
+
+def _variant(model: OperatorModel, groups: list[Group], prior: _Prior) -> dict[str, float]:
+    """Constants of one framework on all devices of the family; those of the family if there are few rows."""
+    parameters = model.parameters(groups[0].key)
+    if sum(map(len, groups)) < FEW:
+        centre, _ = prior.of(parameters)
+        return {p.name: float(v) for p, v in zip(parameters, np.exp(centre), strict=True)}
+    return {**prior.centre, **fit_one(model, groups, parameters, *prior.of(parameters)).values}
 
 
 def _own(model: OperatorModel, groups: list[Group], parameters: Sequence[Parameter], prior: _Prior) -> Fit:
@@ -222,13 +267,13 @@ def _own(model: OperatorModel, groups: list[Group], parameters: Sequence[Paramet
     return Fit(values, np.concatenate(logs), tuple(values))
 
 
-def _cross_validated(model: OperatorModel, groups: list[Group], folds: int) -> dict[Key, Array]:
+def _cross_validated(model: OperatorModel, groups: list[Group], folds: int, first: _Prior) -> dict[Key, Array]:
     """ln(measured / predicted) of rows left out of the fit, with the predicted time, by key: shape (2, rows)."""
     found: dict[Key, list[Array]] = {}
     parts = [shape_hash(g) % folds for g in groups]
     for fold in range(folds):
         kept = [g.take(p != fold) for g, p in zip(groups, parts, strict=True)]
-        fits = _stages(model, [g for g in kept if len(g)])
+        fits = _stages(model, [g for g in kept if len(g)], first).fits
         for group, part in zip(groups, parts, strict=True):
             rest = group.take(part == fold)
             fit = fits.get(group.key)
@@ -248,7 +293,7 @@ def shape_hash(group: Group) -> NDArray[np.int64]:
     return np.array([zlib.crc32(row.tobytes()) for row in table], dtype=np.int64)
 
 
-def _record(key: Key, groups: Sequence[Group], fit: Fit, errors: Array, date: str) -> Fitted:
+def _record(key: Key, groups: Sequence[Group], fit: Fit, errors: Array | None, date: str) -> Fitted:
     relative = np.expm1(fit.residuals)
     group = CalibrationGroup(
         operator=key.operator,
@@ -261,7 +306,7 @@ def _record(key: Key, groups: Sequence[Group], fit: Fit, errors: Array, date: st
         p90_error=round(float(np.quantile(np.abs(relative), 0.9)), 4),
         mean_error=round(float(np.mean(relative)), 4),
         constants={name: float(f"{value:.4g}") for name, value in fit.values.items()},
-        interval=_interval(errors) if errors.ndim == 2 else {},
+        interval={} if errors is None else _interval(errors),
         undetermined=fit.undetermined,
     )
     return Fitted(key.device, family_of(key.device), group)

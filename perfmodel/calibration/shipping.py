@@ -10,7 +10,7 @@ from perfmodel.calibration.fit import fit_groups
 from perfmodel.calibration.model import Group
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import read_tables
-from perfmodel.calibration.store import Fitted, family_of
+from perfmodel.calibration.store import Fitted, family_of, shipped
 from perfmodel.errors import SpecError
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 from perfmodel.specs.hardware import KERNEL_CONSTANTS
@@ -18,10 +18,19 @@ from perfmodel.specs.locate import find_device
 from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["calibrate", "calibration_text", "device_text", "measured_groups", "write_calibrations"]
+__all__ = ["calibrate", "calibrate_all", "calibration_text", "device_text", "measured_groups", "write_calibrations"]
 
 FOLDS = 3
-_UNITS = {"s": "us"}
+ENOUGH = 8
+"""Groups with fewer rows are not kept: their device's or siblings' constants predict them as well."""
+ORIGINS = {
+    "aiconfigurator": "ai-dynamo/aiconfigurator performance database (Apache-2.0)",
+    "vidur": "microsoft/vidur profiles (MIT)",
+    "LLMCompass": "PrincetonUniversity/LLMCompass measurements (BSD-3-Clause)",
+    "LLMServingSim": "casys-kaist/LLMServingSim vLLM profiles (MIT)",
+    "apex_plus": "microsoft/apex_plus cuBLAS timings (MIT)",
+}
+"""What the short names of origins stand for."""
 
 
 def measured_groups(paths: Iterable[str | Path], own: str | Path | None = None) -> list[Group]:
@@ -57,8 +66,17 @@ def calibrate(paths: Iterable[str | Path], base: str | Path, name: str, *, date:
     if not groups:
         known = ", ".join((device.name, *device.aliases))
         raise SpecError("no measured row is of this device", file=str(path), allowed=f"in the column device: {known}")
-    fits = fit_groups(groups, date=date, folds=FOLDS)
+    fits = fit_groups(groups, date=date, folds=FOLDS, known=shipped())
     return device_text(dict(read(path).data), name, fits), fits
+
+
+def calibrate_all(paths: Iterable[str | Path], folder: Path, *, date: str = "") -> list[Fitted]:
+    """Fit the measurements of all devices and write one calibration file per device into ``folder``."""
+    if not folder.is_dir():
+        raise SpecError("without --hw the output must be a folder that exists", field="--output", found=str(folder))
+    fits = fit_groups(measured_groups(paths), date=date, folds=FOLDS)
+    write_calibrations(folder, fits)
+    return fits
 
 
 def device_text(data: dict[str, Any], name: str, fits: Iterable[Fitted]) -> str:
@@ -121,25 +139,25 @@ def _fact(value: float, unit: str, group: CalibrationGroup) -> dict[str, Any]:
     return {"value": text, "kind": "fitted", "source": "calibrated", "spread": round(min(spread or 0.5, 0.9), 3)}
 
 
-def write_calibrations(folder: Path, fits: Iterable[Fitted], sources: Mapping[str, str]) -> list[Path]:
+def write_calibrations(folder: Path, fits: Iterable[Fitted]) -> list[Path]:
     """Write one calibration file per device into ``folder`` and return their paths."""
     by_device: dict[str, list[CalibrationGroup]] = {}
     for fit in fits:
-        by_device.setdefault(fit.device, []).append(fit.group)
+        if fit.group.rows >= ENOUGH:
+            by_device.setdefault(fit.device, []).append(fit.group)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for device, groups in sorted(by_device.items()):
         path = folder / f"{device}.yaml"
-        path.write_text(calibration_text(device, groups, sources), encoding="utf-8")
+        path.write_text(calibration_text(device, groups), encoding="utf-8")
         written.append(path)
     return written
 
 
-def calibration_text(device: str, groups: Iterable[CalibrationGroup], sources: Mapping[str, str]) -> str:
+def calibration_text(device: str, groups: Iterable[CalibrationGroup]) -> str:
     """YAML of the calibration file of a device."""
     ordered = sorted(groups, key=lambda g: (g.operator, g.format, g.variant != POOLED, g.variant, g.origin))
-    used = {g.origin for g in ordered}
-    told = {name: text for name, text in sources.items() if name in used}
+    told = {name: ORIGINS.get(name, name) for name in sorted({g.origin for g in ordered if g.origin})}
     head = {"device": device, "family": family_of(device), "sources": told}
     return _yaml({**head, "groups": [_plain(g) for g in ordered]})
 
@@ -153,15 +171,23 @@ def _plain(group: CalibrationGroup) -> dict[str, Any]:
     return data
 
 
+class _Block(dict[str, Any]):
+    """A mapping written one key per line."""
+
+
 def _yaml(data: Mapping[str, Any]) -> str:
-    """YAML with short mappings on one line, as people write these files."""
+    """YAML with small mappings on one line, as people write these files."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Leaves no references to shared lists."""
+        """Leaves no references to shared values."""
 
         def ignore_aliases(self, data: Any) -> bool:
             del data
             return True
 
-    return yaml.dump(dict(data), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
+    Dumper.add_representer(
+        _Block, lambda dumper, value: dumper.represent_mapping("tag:yaml.org,2002:map", value, flow_style=False)
+    )
+    shown = {**data, "sources": _Block(data["sources"])}
+    return yaml.dump(shown, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=2000, default_flow_style=None)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perfmodel.calibration.fit import predicted
 from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
-from perfmodel.calibration.rows import Table, engine_of, read_tables
+from perfmodel.calibration.rows import Table, read_tables
 from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
 
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
@@ -81,8 +82,7 @@ def predict_group(group: Group, store: Store) -> Predicted:
     """Predict the rows of a group with the best constants of ``store``."""
     model = model_named(group.key.operator)
     chosen = store.choose(model, group.key)
-    constants = constants_of(chosen.values)
-    seconds = np.asarray(model.predict(group.columns, engine_of(group.key.device), constants, group.key.format))
+    seconds = predicted(model, group, constants_of(chosen.values))
     low, high = _interval(seconds, chosen)
     return Predicted(seconds, low, high, chosen.tier)
 

@@ -33,18 +33,26 @@ def command(
 
 def calibrate_command(
     measurements: list[str] = typer.Argument(..., metavar="MEASUREMENTS.csv...", help="Tables of measured kernels."),
-    hw: str = typer.Option(..., "--hw", metavar="DEVICE", help="Device they were measured on: a name or a file."),
-    out: Path = typer.Option(..., "-o", "--output", metavar="FILE.yaml", help="Device file to write."),
+    hw: str | None = typer.Option(
+        None, "--hw", metavar="DEVICE", help="Device they were measured on: a name or a file."
+    ),
+    out: Path = typer.Option(
+        ..., "-o", "--output", metavar="FILE.yaml", help="Device file to write; without --hw, a folder for all devices."
+    ),
+    date: str | None = typer.Option(None, "--date", metavar="YYYY-MM-DD", help="Day to state; today by default."),
 ) -> None:
     """Fit kernel constants to measurements and write a device file that holds them."""
     import datetime
 
-    from perfmodel.calibration.shipping import calibrate
+    from perfmodel.calibration import shipping
     from perfmodel.cli import output
     from perfmodel.report import accuracy
 
-    output.check_report(out)
-    today = datetime.date.today().isoformat()
-    text, fits = calibrate(measurements, hw, out.stem, date=today)
-    output.write_report(out, text)
+    day = date or datetime.date.today().isoformat()
+    if hw is None:
+        fits = shipping.calibrate_all(measurements, out, date=day)
+    else:
+        output.check_report(out)
+        text, fits = shipping.calibrate(measurements, hw, out.stem, date=day)
+        output.write_report(out, text)
     output.print_text("\n".join(accuracy.fit_lines(fits)))
