@@ -273,7 +273,8 @@ def _cross_validated(model: OperatorModel, groups: list[Group], folds: int, firs
     parts = [shape_hash(g) % folds for g in groups]
     for fold in range(folds):
         kept = [g.take(p != fold) for g, p in zip(groups, parts, strict=True)]
-        fits = _stages(model, [g for g in kept if len(g)], first).fits
+        kept = [g for g in kept if len(g)]
+        fits = _stages(model, kept, first).fits if kept else {}
         for group, part in zip(groups, parts, strict=True):
             rest = group.take(part == fold)
             fit = fits.get(group.key)

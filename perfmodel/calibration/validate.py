@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfmodel.calibration.fit import predicted
+from perfmodel.calibration.fit import fit_groups, predicted, shape_hash
 from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import Table, read_tables
 from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
+from perfmodel.errors import SpecError
 
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
 
 _WORST = 3
+HELD_OUT_FOLDS, INNER_FOLDS = 4, 3
 
 
 class Worst(NamedTuple):
@@ -93,7 +95,11 @@ def _interval(seconds: Array, chosen: Chosen) -> tuple[Array, Array]:
 
 
 def validate(
-    paths: Iterable[str | Path], *, device: str | Path | None = None, store: Store | None = None
+    paths: Iterable[str | Path],
+    *,
+    device: str | Path | None = None,
+    store: Store | None = None,
+    held_out: str | None = None,
 ) -> list[GroupReport]:
     """Predict every row of the measurement files and report the errors.
 
@@ -102,12 +108,44 @@ def validate(
     paths : CSV files or folders of them.
     device : a device file that :func:`perfmodel.calibration.shipping.calibrate` wrote, for the rows of that device.
     store : constants to use; by default those of ``device`` and the shipped ones.
+    held_out : what the constants may not have seen: ``rows`` (fits anew to three quarters of the shapes at a time) or
+        ``device`` (constants of other devices only).
     """
+    tables = read_tables(paths, own=device)
     found = store or (shipped() if device is None else store_of(device))
-    return [report for table in read_tables(paths, own=device) for report in _reports(table, found)]
+    if held_out == "rows":
+        predict = _refitted([g for table in tables for g in table.groups])
+    elif held_out == "device":
+        predict = lambda group: predict_group(group, found.without(group.key.device))  # noqa: E731
+    elif held_out is None:
+        predict = lambda group: predict_group(group, found)  # noqa: E731
+    else:
+        raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
+    return [report for table in tables for report in _reports(table, predict)]
 
 
-def _reports(table: Table, store: Store) -> list[GroupReport]:
+def _refitted(groups: list[Group]) -> Callable[[Group], Predicted]:
+    """Predict every row with constants fitted to the shapes of the other folds, the same folds on all devices."""
+    folds = [shape_hash(g) % HELD_OUT_FOLDS for g in groups]
+    stores = []
+    for fold in range(HELD_OUT_FOLDS):
+        kept = [g.take(f != fold) for g, f in zip(groups, folds, strict=True)]
+        stores.append(Store(tuple(fit_groups([g for g in kept if len(g)], folds=INNER_FOLDS))))
+
+    def predict(group: Group) -> Predicted:
+        own, order, parts = shape_hash(group) % HELD_OUT_FOLDS, [], []
+        for fold, store in enumerate(stores):
+            if np.any(own == fold):
+                order.append(np.flatnonzero(own == fold))
+                parts.append(predict_group(group.take(own == fold), store))
+        back = np.argsort(np.concatenate(order))
+        seconds, low, high = (np.concatenate([p[i] for p in parts])[back] for i in range(3))
+        return Predicted(seconds, low, high, "+".join(sorted({p.tier for p in parts})))
+
+    return predict
+
+
+def _reports(table: Table, predict: Callable[[Group], Predicted]) -> list[GroupReport]:
     if table.model is None:
         reason = {"no operator class reads these columns": table.rows}
         return [GroupReport(table.file, "", "", "", "", "", "time", table.rows, 0, reason)]
@@ -115,11 +153,15 @@ def _reports(table: Table, store: Store) -> list[GroupReport]:
     for group in table.groups:
         merged.setdefault((group.source, group.framework, group.label, group.dtype), []).append(group)
     keys = [*merged, *(k for k in table.skipped if k not in merged)]
-    return [_report(table, table.model, key, merged.get(key, []), store) for key in keys]
+    return [_report(table, table.model, key, merged.get(key, []), predict) for key in keys]
 
 
 def _report(
-    table: Table, model: OperatorModel, key: tuple[str, str, str, str], groups: list[Group], store: Store
+    table: Table,
+    model: OperatorModel,
+    key: tuple[str, str, str, str],
+    groups: list[Group],
+    predict: Callable[[Group], Predicted],
 ) -> GroupReport:
     skipped = dict(table.skipped.get(key, Counter()))
     source, framework, label, dtype = key
@@ -127,7 +169,7 @@ def _report(
     head = (table.file, model.name, source, framework, label, dtype, "time", rows)
     if not groups:
         return GroupReport(*head, 0, skipped)
-    parts = [predict_group(g, store) for g in groups]
+    parts = [predict(g) for g in groups]
     seconds = np.concatenate([p.seconds for p in parts])
     measured = np.concatenate([g.seconds for g in groups])
     low, high = np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts])

@@ -12,6 +12,9 @@ __all__ = ["calibrate_command", "command"]
 def command(
     paths: list[str] = typer.Argument(..., metavar="PATH...", help="Measurement tables (.csv) or folders of them."),
     hw: str | None = typer.Option(None, "--hw", metavar="FILE", help="A device file written by `calibrate`."),
+    held_out: str | None = typer.Option(
+        None, "--held-out", metavar="rows|device", help="Use constants that have not seen the row, or the device."
+    ),
     json: bool = typer.Option(False, "--json", help="Print JSON only."),
     report: Path | None = typer.Option(None, "--report", metavar="FILE.md", help="Also write a Markdown report."),
 ) -> None:
@@ -22,7 +25,7 @@ def command(
     from perfmodel.calibration.validate import validate
     from perfmodel.report import accuracy
 
-    found = validate(paths, device=hw)
+    found = validate(paths, device=hw, held_out=held_out)
     if report is not None:
         output.write_report(report, accuracy.render(found))
     if json:
