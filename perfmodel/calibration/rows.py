@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def origin_of(source: str) -> str:
     >>> origin_of("aiconfigurator:h100_sxm/gemm")
     'aiconfigurator'
     """
-    return source.split(":")[0].split("@")[0].strip() or "unnamed"
+    return re.split(r"[:@(#]", source, maxsplit=1)[0].strip() or "unnamed"
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.calibration.model import Key, OperatorModel, Parameter
+from perfmodel.calibration.rows import engine_of
 from perfmodel.errors import SpecError
 from perfmodel.machine.engine import Constants
 from perfmodel.specs.calibration import POOLED, CalibrationFile, CalibrationGroup
@@ -33,7 +34,7 @@ __all__ = [
 
 TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
 """Where constants come from, best first: this framework on this device; this device; this framework on devices of the
-family; the family; all measured devices; the first guess."""
+family; the family; all measured devices of the class; what the device file and its class state."""
 
 REGIMES: tuple[tuple[str, float], ...] = (
     ("under 12 us", 12e-6),
@@ -102,8 +103,13 @@ class Store:
         for tier, groups in self._tiers(model, key):
             if groups:
                 ours = [p for p in parameters if not p.artefact or tier in ("fitted", "sibling")]
-                return Chosen(_mean(ours, groups), tier, _intervals(groups, tier))
-        return Chosen({p.name: p.default for p in parameters if not p.artefact}, "class", {})
+                values = _mean(ours, groups)
+                if tier == "foreign":
+                    values.update(_stated(key, values))
+                return Chosen(values, tier, _intervals(groups, tier))
+        known = engine_of(key.device).constant(model.name, key.format)
+        values = {p.name: getattr(known, p.name) for p in parameters if not p.artefact}
+        return Chosen(values, "class", {})
 
     def _tiers(self, model: OperatorModel, key: Key) -> Iterator[tuple[str, list[CalibrationGroup]]]:
         """Groups to average, from the most specific; other formats stand in before other families do."""
@@ -112,8 +118,10 @@ class Store:
         yield from near[0]
         for tiers in near[1:]:
             yield from (("family", groups) for _, groups in tiers)
+        kind = _class_of(key.device)
         for k in keys:
-            everywhere = [f.group for f in self._index.get((k.operator, k.format), [])]
+            found = self._index.get((k.operator, k.format), [])
+            everywhere = [f.group for f in found if _class_of(f.device) == kind]
             yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
 
     def _near(self, key: Key, all_kin: bool) -> list[tuple[str, list[CalibrationGroup]]]:
@@ -141,6 +149,15 @@ def _mean(parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]) -
     return values
 
 
+def _stated(key: Key, wanted: Iterable[str]) -> dict[str, float]:
+    """Constants that the device file itself states for 16 bits or for the format."""
+    kernels: Mapping[str, Mapping[str, Any]] = {str(k): v for k, v in load_device(key.device).kernels.items()}
+    formats = kernels.get(key.operator, {})
+    stated = [formats[name] for name in ("any", key.format) if name in formats]
+    facts = [(name, getattr(layer, name, None)) for layer in stated for name in wanted]
+    return {name: fact.value for name, fact in facts if fact is not None}
+
+
 def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple[float, float]]:
     """80 % interval in ln by regime: that of the fit, or the mean of its sources and no narrower than the tier's."""
     width = _LN[tier]
@@ -153,6 +170,11 @@ def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple
             low, high = min(low, -width), max(high, width)
         result[name] = (low, high)
     return result
+
+
+@lru_cache(maxsize=256)
+def _class_of(device: str) -> str:
+    return load_device(device).device_class
 
 
 @lru_cache(maxsize=256)

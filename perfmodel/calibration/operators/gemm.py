@@ -38,6 +38,9 @@ FORMATS: dict[str, _Format] = {
 }
 """Formats as measurements call them."""
 
+_QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4", "mxfp4"})
+_READY = "activations quantised before"
+"""Mark of timings that leave out the pass over the activations."""
 _EAGER = ("pytorch", "cublas")
 """Frameworks timed from the host, one launch at a time."""
 
@@ -50,7 +53,10 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     sizes["resident"] = float(resident) if resident else 0.0
     kernel = row.get("kernel", "")
     framework = row.get("framework", "") or "unnamed"
-    return Identity(row["dtype"], framework, kernel if kernel.endswith("Kernel") else ""), sizes
+    parts = [kernel] if kernel.endswith("Kernel") else []
+    if row["dtype"] in _QUANTISED and row.get("includes_act_quant", "") != "1":
+        parts.append(_READY)
+    return Identity(row["dtype"], framework, "/".join(parts)), sizes
 
 
 def _predict(columns: Columns, engine: Engine, constants: Constants, format: str) -> Seconds:
@@ -83,12 +89,11 @@ _QUANTISE = (
 )
 _CACHE = Parameter("cache_speed", 1.5, 1.0, 8.0, 0.6, "1", artefact=True)
 _HOST = Parameter("host_floor", 10e-6, 1e-7, 1e-3, 2.0, "s", artefact=True)
-_QUANTISED = frozenset({"fp8", "fp8_block", "nvfp4", "mxfp4"})
 
 
 def _parameters(key: Key) -> tuple[Parameter, ...]:
     found = [*_PARAMETERS, _CACHE]
-    if key.format in _QUANTISED:
+    if key.format in _QUANTISED and not key.variant.endswith(_READY):
         found += _QUANTISE
     if key.format == "fp8_block" or key.variant.startswith(_EAGER):
         found.append(_HOST)
