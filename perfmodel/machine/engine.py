@@ -54,6 +54,11 @@ class Constants:
     quantise_launch: Seconds = 0.0
     quantise_fraction: Scalar = 0.0
     row_step: Seconds = 0.0
+    ramp: Seconds = 0.0
+    row_floor: Scalar = 0.0
+    window_margin: Scalar = 0.0
+    masked_share: Scalar = 0.0
+    row_cost: Seconds = 0.0
     cache_speed: Scalar = 1.0
     cache_share: Scalar = 1.0
     host_floor: Seconds = 0.0

@@ -11,6 +11,11 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``prologue``              fill and drain of one wave of tiles [s]
 ``kv_step``               least time of one block of 64 keys in decode attention [s]
 ``exponential_cost``      exponentials per (query, key) pair, in units of 256 FLOP
+``ramp``                  attention: start and drain add ``sqrt(ramp * busy time)`` [s]
+``row_floor``             attention: query rows that a tile costs at least
+``window_margin``         attention: keys, in blocks of 128, that a tile reads beyond a sliding window
+``masked_share``          attention: share of the remaining masked keys that a kernel does not skip
+``row_cost``              decode attention: time per query row of all heads and sequences [s]
 ``split_launch``          synchronisation when partial results of a split are added [s]
 ``corner``                power of the smooth maximum of busy units and memory: how well the two overlap
 ``quantise_launch``       launch of the pass that quantises activations in front of a product [s]
@@ -31,7 +36,7 @@ predictions of models never use them.
 
 from __future__ import annotations
 
-from perfmodel.elementwise import Scalar, ceil, least, maximum, minimum, smooth_maximum, where
+from perfmodel.elementwise import Scalar, ceil, least, maximum, minimum, smooth_maximum, sqrt, where
 from perfmodel.machine.engine import Constants, Engine, KernelTime
 from perfmodel.operators.formats import storage
 from perfmodel.operators.work import Work
@@ -39,9 +44,8 @@ from perfmodel.units import Bytes, Seconds
 
 __all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
 
-SPLIT_REDUCTION = 2.0e-6
-"""Synchronisation when partial results of split keys are added [s]; assumed, about one small kernel."""
-
+ATTENTION_TILE = 128.0
+"""Query rows of one tile of a fused attention kernel."""
 GEMM_TILES = (
     (256.0, 128.0),
     (128.0, 128.0),
@@ -148,30 +152,54 @@ def _quantise_time(work: Work, engine: Engine, c: Constants) -> Seconds:
 
 
 def _attention(work: Work, engine: Engine) -> KernelTime:
+    r"""Time of fused attention over many queries.
+
+    .. math:: t = t_0 + \left[T_{tiles}^p + T_{mem}^p\right]^{1/p} + \sqrt{\tau\,T_{tiles}}
+
+    ``T_tiles`` is waves of tiles of 128 query rows, each with the keys its rows see on average; a sliding window is
+    widened by whole blocks.
+    """
     c = engine.constant("attention", work.format)
     queries, keys, width, heads = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
-    tiles = heads * ceil(queries / 128.0)
+    tiles = ceil(queries / ATTENTION_TILE)
     per_pair = 4.0 * width + 256.0 * c.exponential_cost
-    per_tile = per_pair * keys * queries / ceil(queries / 128.0) / rate
-    math = waves(tiles, engine.units, 1.0) * (per_tile + c.prologue)
+    if not _is(work.masked, 0.0):
+        margin = minimum(work.masked * keys, ATTENTION_TILE * c.window_margin)
+        keys = keys + margin + c.masked_share * (work.masked * keys - margin)
+    rows = maximum(queries / tiles, c.row_floor)
+    busy = waves(heads * tiles, engine.units, 1.0) * (per_pair * keys * rows / rate + c.prologue)
     memory = _memory_time(work, engine, c)
-    return KernelTime(c.launch + smooth_maximum(math, memory), math, memory, c.launch)
+    seconds = c.launch + smooth_maximum(busy, memory, c.corner)
+    if not _is(c.ramp, 0.0):
+        seconds = seconds + sqrt(c.ramp * busy)
+    return KernelTime(seconds, busy, memory, c.launch)
 
 
 def _decode_attention(work: Work, engine: Engine) -> KernelTime:
+    r"""Time of attention of few queries to a long cache: the best split of the keys.
+
+    .. math:: t = t_0 + \min_s\left\{\left[T_{blocks}^p + T_{mem}^p\right]^{1/p} + T_{add}(s)\right\} + r\,n_{rows}
+
+    ``T_blocks`` is waves of (blocks of 64 keys of one split, none faster than its latency, plus fill and drain), and
+    never less than the arithmetic.
+    """
     c = engine.constant("decode_attention", work.format)
     _, keys, width, heads = work.shape
     memory = _memory_time(work, engine, c)
     arithmetic = work.flops / (engine.peak(work.format) * c.compute_fraction)
+    rows = work.flops / (4.0 * keys * width)
+    partial = 8.0 * rows * width / (engine.bandwidth * c.memory_fraction)
+    step, fill = c.kv_step * width / 128.0, c.prologue
 
-    def blocks(split: Scalar) -> Seconds:
-        rounds = waves(heads * split, engine.units, 0.0)
-        add = where(split > 1.0, SPLIT_REDUCTION, 0.0)
-        return rounds * (ceil(keys / 64.0 / split) * c.kv_step * width / 128.0 + c.prologue) + add
+    def total(split: Scalar) -> Seconds:
+        blocks = maximum(heads * split / engine.units, 1.0) * (ceil(keys / 64.0 / split) * step + fill)
+        add = where(split > 1.0, c.split_launch + split * partial, 0.0)
+        return smooth_maximum(maximum(blocks, arithmetic), memory, c.corner) + add
 
-    busy = maximum(least(blocks, DECODE_SPLITS, keys, width, heads), arithmetic)
-    return KernelTime(c.launch + smooth_maximum(busy, memory), arithmetic, memory, c.launch)
+    sizes = (keys, heads, memory, arithmetic, partial, step, fill, c.split_launch, c.corner)
+    fastest = least(total, DECODE_SPLITS, *sizes)
+    return KernelTime(c.launch + fastest + c.row_cost * rows, arithmetic, memory, c.launch)
 
 
 def _moe(work: Work, engine: Engine) -> KernelTime:

@@ -58,6 +58,7 @@ class Work(NamedTuple):
     reuse_power : 0.5 for matrix products (Hong-Kung), 1 for exact attention (Saha-Ye), 0 where nothing is reused.
     shape : sizes that decide tile and wave quantisation.
     routed : sizes of fused experts only.
+    masked : (query, key) pairs that a sliding window hides, relative to those that are computed [1].
     """
 
     operator: str
@@ -69,6 +70,7 @@ class Work(NamedTuple):
     reuse_power: float = 0.5
     shape: Shape = Shape()
     routed: Routed | None = None
+    masked: Scalar = 0.0
 
     def traffic(self, capacity: Bytes) -> Bytes:
         """Bytes that cross the boundary of a memory of ``capacity`` bytes with the known matching algorithm [B]."""

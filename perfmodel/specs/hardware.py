@@ -60,13 +60,45 @@ KERNEL_CONSTANTS: dict[str, tuple[str, ...]] = {
         "quantise_launch",
         "quantise_fraction",
     ),
-    "attention": ("compute_fraction", "memory_fraction", "launch", "prologue", "exponential_cost"),
-    "decode_attention": ("compute_fraction", "memory_fraction", "launch", "prologue", "kv_step"),
+    "attention": (
+        "compute_fraction",
+        "memory_fraction",
+        "launch",
+        "prologue",
+        "exponential_cost",
+        "corner",
+        "ramp",
+        "row_floor",
+        "window_margin",
+        "masked_share",
+    ),
+    "decode_attention": (
+        "compute_fraction",
+        "memory_fraction",
+        "launch",
+        "prologue",
+        "kv_step",
+        "split_launch",
+        "corner",
+        "row_cost",
+    ),
     "elementwise": ("memory_fraction", "launch"),
     "scan": ("compute_fraction", "memory_fraction", "launch"),
 }
 """Constants that each operator class understands; what they mean stands in ``perfmodel.machine.kernels``."""
-NEUTRAL_CONSTANTS = frozenset({"split_launch", "corner", "quantise_launch", "quantise_fraction"})
+NEUTRAL_CONSTANTS = frozenset(
+    {
+        "split_launch",
+        "corner",
+        "quantise_launch",
+        "quantise_fraction",
+        "ramp",
+        "row_floor",
+        "window_margin",
+        "masked_share",
+        "row_cost",
+    }
+)
 """Constants that a device class may leave out: :class:`perfmodel.machine.engine.Constants` holds a neutral value."""
 
 
@@ -97,6 +129,16 @@ class KernelConstants(Spec):
     """Launch of the pass that quantises activations in front of a product [s]."""
     quantise_fraction: Number | None = None
     """Share of the bandwidth that this pass reaches; 0: there is none [1]."""
+    ramp: Duration | None = None
+    """Start and drain of fused attention add the root of this times the busy time [s]."""
+    row_floor: Number | None = None
+    """Query rows that a tile of fused attention costs at least [1]."""
+    window_margin: Number | None = None
+    """Keys, in blocks of 128, that a tile reads beyond a sliding window [1]."""
+    masked_share: Share | None = None
+    """Share of the other masked keys that fused attention does not skip [1]."""
+    row_cost: Duration | None = None
+    """Time per query row of all heads and sequences in decode attention [s]."""
 
 
 class Memory(Spec):
