@@ -24,9 +24,10 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
 ``cache_share``           share of that memory that keeps data from one call to the next
 ``tile_overhead``         rows of a tile of a grouped product whose time its loads add, whatever its height
-``token_cost``            routing and sorting of one token in front of fused experts [s]
+``token_cost``            routing and sorting in front of fused experts, times the square root of the tokens [s]
 ``expert_cost``           bookkeeping per expert of the rank [s]
 ``permute_fraction``      share of the bandwidth that gathers and adds up the rows of experts; 0: nothing is moved
+``idle_share``            share of the (token, expert) pairs of other ranks that is moved as well
 ``host_floor``            least time between two launches from the host [s]
 ========================  =======================================================================
 
@@ -224,10 +225,11 @@ def _moe(work: Work, engine: Engine) -> KernelTime:
 
     first = smooth_maximum(product((1.0 + routed.gated) * width, hidden), memory * up, c.corner)
     second = smooth_maximum(product(hidden, width), memory * (1.0 - up), c.corner)
-    overhead = c.launch + c.token_cost * routed.tokens + c.expert_cost * routed.experts
+    overhead = c.launch + c.token_cost * sqrt(routed.tokens) + c.expert_cost * routed.experts
     if not _is(c.permute_fraction, 0.0):
         idle = c.idle_share * maximum(routed.tokens * routed.top_k - rows, 0.0)
-        overhead = overhead + 4.0 * (rows + idle) * hidden / (engine.bandwidth * c.permute_fraction)
+        moved = 4.0 * (rows + routed.tokens) * hidden + idle * (4.0 * hidden + 6.0 * width)
+        overhead = overhead + moved / (engine.bandwidth * c.permute_fraction)
     ideal = work.flops / (rate * engine.units)
     return KernelTime(overhead + first + second, ideal, memory, overhead)
 

@@ -120,7 +120,7 @@ _PARAMETERS = (
     Parameter("prologue", 1.5e-6, 0.05e-6, 20e-6, 0.8, "s"),
     Parameter("k_step", 0.08e-6, 0.005e-6, 1e-6, 0.7, "s"),
     Parameter("corner", 2.5, 1.1, 6.0, 0.4),
-    Parameter("token_cost", 10e-9, 0.1e-9, 1e-6, 1.2, "s"),
+    Parameter("token_cost", 0.2e-6, 0.005e-6, 20e-6, 1.0, "s"),
     Parameter("expert_cost", 10e-9, 0.1e-9, 1e-6, 1.2, "s"),
     Parameter("permute_fraction", 0.5, 0.02, 3.0, 0.7),
     Parameter("idle_share", 0.2, 0.005, 1.5, 1.2),
