@@ -150,12 +150,12 @@ def _mean(parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]) -
 
 
 def _stated(key: Key, wanted: Iterable[str]) -> dict[str, float]:
-    """Constants that the device file itself states for 16 bits or for the format."""
+    """Constants that the device file itself states for 16 bits or for the format, those of other fits aside."""
     kernels: Mapping[str, Mapping[str, Any]] = {str(k): v for k, v in load_device(key.device).kernels.items()}
     formats = kernels.get(key.operator, {})
     stated = [formats[name] for name in ("any", key.format) if name in formats]
     facts = [(name, getattr(layer, name, None)) for layer in stated for name in wanted]
-    return {name: fact.value for name, fact in facts if fact is not None}
+    return {name: fact.value for name, fact in facts if fact is not None and fact.kind != "fitted"}
 
 
 def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,19 +110,30 @@ def validate(
     device : a device file that :func:`perfmodel.calibration.shipping.calibrate` wrote, for the rows of that device.
     store : constants to use; by default those of ``device`` and the shipped ones.
     held_out : what the constants may not have seen: ``rows`` (fits anew to three quarters of the shapes at a time) or
-        ``device`` (constants of other devices only).
+        ``device`` (fits anew to the other devices).
     """
     tables = read_tables(paths, own=device)
     found = store or (shipped() if device is None else store_of(device))
+    measured = [g for table in tables for g in table.groups]
     if held_out == "rows":
-        predict = _refitted([g for table in tables for g in table.groups])
+        predict = _refitted(measured)
     elif held_out == "device":
-        predict = lambda group: predict_group(group, found.without(group.key.device))  # noqa: E731
+        predict = _carried_over(measured)
     elif held_out is None:
         predict = lambda group: predict_group(group, found)  # noqa: E731
     else:
         raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
     return [report for table in tables for report in _reports(table, predict)]
+
+
+def _carried_over(groups: list[Group]) -> Callable[[Group], Predicted]:
+    """Predict every row with constants fitted to the other devices."""
+
+    @cache
+    def others(device: str) -> Store:
+        return Store(tuple(fit_groups([g for g in groups if g.key.device != device])))
+
+    return lambda group: predict_group(group, others(group.key.device))
 
 
 def _refitted(groups: list[Group]) -> Callable[[Group], Predicted]:
