@@ -25,11 +25,11 @@ def command(
     from perfmodel.calibration.validate import validate
     from perfmodel.report import accuracy
 
-    found = validate(paths, device=hw, held_out=held_out)
+    found = [r.data() for r in validate(paths, device=hw, held_out=held_out)]
     if report is not None:
         output.write_report(report, accuracy.render(found))
     if json:
-        output.print_json([r.data() for r in found])
+        output.print_json(found)
     else:
         output.print_text("\n".join(accuracy.lines(found)))
 
@@ -58,4 +58,4 @@ def calibrate_command(
         output.check_report(out)
         text, fits = shipping.calibrate(measurements, hw, out.stem, date=day)
         output.write_report(out, text)
-    output.print_text("\n".join(accuracy.fit_lines(fits)))
+    output.print_text("\n".join(accuracy.fit_lines(f.group for f in fits)))
