@@ -1,10 +1,11 @@
 """Plans judged per second on one core, and peak memory, for the training search of Llama-2-70B on all of Frontier.
 
-Method: one process pinned to one thread (``OMP_NUM_THREADS=1``), one warm-up search, the median of five searches. ``judged`` is
-the whole job (form, memory and every other mask, counts, best plans per device count, near misses); ``evaluated`` is the time of
-the cost model alone over the same mesh. Peak memory is the process's maximum resident set.
+Method: one process pinned to one thread (``OMP_NUM_THREADS=1``), one warm-up search, the median of five searches.
+``judged`` is the whole job (form, memory and every other mask, counts, best plans per device count, near misses);
+``evaluated`` is the time of the cost model alone over the same mesh. Peak memory is the process's maximum resident set.
 
-Run with ``python benchmarks/search_speed.py [--axes fine]``; ``fine`` searches more micro-batches, device counts and groups.
+Run with ``python benchmarks/search_speed.py [--axes fine]``; ``fine`` searches more micro-batches, device counts and
+groups.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from perfmodel.insight.setting import Question, Setting, make_setting
-from perfmodel.solver.search import search
+from perfmodel.solver.search import Outcome, _well_formed, search
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import load_model
@@ -26,7 +28,7 @@ from perfmodel.specs.system import load_system
 from perfmodel.specs.workload import load_workload
 
 FINE = {
-    "devices": [8 * n for n in (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192, 9408)],
+    "devices": [8 * n for n in (*(2**i for i in range(14)), 96, 192, 384, 768, 9408)],
     "micro_batch": [1, 2, 4, 8, 16, 32],
     "cp": [1, 2, 4, 8],
     "optimizer_host": [0.0, 0.25, 0.5, 0.75, 1.0],
@@ -40,10 +42,8 @@ def setting(fine: bool, use: tuple[str, ...] = ()) -> Setting:
     return make_setting(model, system, load_workload("pretrain"), load_framework("megatron-core"), question)
 
 
-def timed(job: object, runs: int = 5) -> float:
+def timed(call: Callable[[], object], runs: int = 5) -> float:
     """Median seconds of a job after one warm-up."""
-    call = job if callable(job) else None
-    assert call is not None
     call()
     seconds = []
     for _ in range(runs):
@@ -63,8 +63,6 @@ def main() -> None:
     cells = made.space.cells
 
     def evaluate() -> None:
-        from perfmodel.solver.search import Outcome, _well_formed
-
         for slab in made.space.slabs():
             kept = slab.keep(_well_formed(made.problem.form(slab.columns()), slab, Outcome()))
             for block in kept.pieces():

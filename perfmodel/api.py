@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.planner import answer
 from perfmodel.insight.setting import Question, Setting, make_setting, within_positions
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.result import Answer, EvaluatedPlan
+from perfmodel.solver.space import column_value
 from perfmodel.specs.framework import Framework, load_framework
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import Model, load_model
@@ -25,7 +26,10 @@ from perfmodel.specs.system import System, load_system
 from perfmodel.specs.workload import Workload, load_workload, revise
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Answers", "Comparison", "Estimate", "estimate", "plan"]
+if TYPE_CHECKING:
+    from perfmodel.insight.roofline import Roofline
+
+__all__ = ["Answers", "Comparison", "Estimate", "Rooflines", "estimate", "plan", "roofline"]
 
 DEFAULT_WORKLOADS = ("pretrain", "chat")
 DEFAULT_FRAMEWORKS = {"training": "megatron-core", "serving": "vllm"}
@@ -224,8 +228,57 @@ def estimate(
     return Estimate(loaded, system, setting.phase, setting.workload.name, plan, request, setting.workload)
 
 
+@dataclass(frozen=True)
+class Rooflines:
+    """The passes of one plan, every operator under the roofs of the machine."""
+
+    model: Model
+    system: System
+    workload: Workload
+    columns: Mapping[str, Any]
+    passes: tuple[Roofline, ...]
+
+
+def roofline(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "chat",
+    *,
+    phase: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    devices: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> Rooflines:
+    """Put every operator of a model on a device under its roofs.
+
+    Parameters
+    ----------
+    model, hw, workload, devices, changes, workload_changes, framework : as in :func:`estimate`.
+    phase : ``prefill``, ``decode`` or ``training``; every phase of the workload if left out.
+    columns : plan columns by name, e.g. ``{"tp": 8, "batch": 64}``; the others at their neutral value.
+
+    Raises
+    ------
+    SpecError
+        If the workload has no such phase.
+    """
+    from perfmodel.insight.roofline import rooflines
+
+    request = Request(model, hw, workload, Question(None, devices), changes, workload_changes, framework)
+    loaded, system = _load(request)
+    setting = _settings(request, loaded, system)[0]
+    x = _plan_columns(setting, columns or {}, devices)
+    return Rooflines(loaded, system, setting.workload, dict(columns or {}), rooflines(setting, x, phase))
+
+
 def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
     """Neutral values with the given columns set."""
+    for axis in (*setting.space.structural, *setting.space.numeric):
+        for i, name in enumerate(axis.columns):
+            if name in columns:
+                column_value(axis, i, columns[name])
     x: dict[str, Any] = {}
     for technique in setting.problem.techniques:
         x.update({n: float(v) if isinstance(v, (int, float)) else v for n, v in technique.neutral.items()})
@@ -261,13 +314,19 @@ def _settings(request: Request, model: Model, system: System) -> list[Setting]:
             workload = within_positions(workload, model)
         if request.workload_changes:
             workload = revise(workload, request.workload_changes)
-        chosen = request.framework if request.framework is not None else DEFAULT_FRAMEWORKS[workload.kind]
+        chosen = request.framework if request.framework is not None else _usual_framework(system, workload.kind)
         framework: Framework = load_framework(chosen)
         if framework.kind != workload.kind:
             raise SpecError(f"{framework.name} is a {framework.kind} framework", field="framework", found=str(chosen),
                             allowed=f"a {workload.kind} framework")  # fmt: skip
         settings.append(make_setting(model, system, workload, framework, request.question))
     return settings
+
+
+def _usual_framework(system: System, kind: str) -> str:
+    """What runs on the machine by its cluster file, else the default."""
+    software = system.cluster.software
+    return (getattr(software, kind) if software else None) or DEFAULT_FRAMEWORKS[kind]
 
 
 def _run(request: Request, progress: Progress | None = None) -> Answers:

@@ -73,9 +73,9 @@ def _ceil_number(x: float) -> float:
     return float(math.ceil(x))
 
 
-maximum = _elementwise(max, _fold(np.maximum), lambda sp, *xs: sp.Max(*xs, evaluate=False))
+maximum = _elementwise(lambda *xs: max(xs), _fold(np.maximum), lambda sp, *xs: sp.Max(*xs, evaluate=False))
 """Largest of its arguments, elementwise."""
-minimum = _elementwise(min, _fold(np.minimum), lambda sp, *xs: sp.Min(*xs, evaluate=False))
+minimum = _elementwise(lambda *xs: min(xs), _fold(np.minimum), lambda sp, *xs: sp.Min(*xs, evaluate=False))
 """Smallest of its arguments, elementwise."""
 ceil = _elementwise(_ceil_number, np.ceil, lambda sp, x: sp.ceiling(x))
 """Round up; use on ratios of whole numbers only (``ceil(2.1 / 0.7)`` is 4)."""

@@ -101,6 +101,8 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     50000000000.0
     >>> parse_quantity("80 GiB", "B")
     85899345920.0
+    >>> parse_quantity("3%", "1"), parse_quantity("3 %", "1")
+    (0.03, 0.03)
     """
     if isinstance(text, bool):
         raise UnitError("a number with a unit is needed, not true or false")
@@ -121,10 +123,10 @@ def _parse_text(text: str, dimension: str) -> float:
 
     accepted = UNITS[dimension]
     number, _, unit = text.partition(" ")
-    if unit.strip() in accepted and unit.strip() in _UNPREFIXED:
+    if text.endswith("%") and dimension == "1":
+        text, scale = text[:-1].rstrip(), 0.01
+    elif unit.strip() in accepted and unit.strip() in _UNPREFIXED:
         text, unit, scale = number, unit.strip(), accepted[unit.strip()]
-    elif text.endswith("%") and dimension == "1":
-        text, scale = text[:-1], 0.01
     else:
         scale = 0.0
     try:

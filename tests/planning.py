@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.insight.planner import Question, Setting, make_setting
+from perfmodel.insight.setting import Question, Setting, make_setting
 from perfmodel.solver.space import Space
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.locate import find_model

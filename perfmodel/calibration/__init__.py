@@ -1,1 +1,1 @@
-"""From measurements to constants, and predictions against measurements."""
+"""Predictions against what was published (claims) and measured; from measurements to constants."""

@@ -42,7 +42,7 @@ def command(
     from perfmodel import api
 
     found = api.estimate(
-        model, hw, workload, columns=columns, devices=devices, use=tuple(use),
+        model, hw, workload, columns=columns, devices=devices, use=options.techniques(use),
         changes=options.pairs("--set", set_) or None,
         workload_changes=options.workload_changes(set_workload) or None, framework=framework,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["kind_of", "pairs", "pins", "required", "share"]
+__all__ = ["kind_of", "pairs", "pins", "required", "share", "techniques", "workload_changes"]
 
 _LISTED = 200
 
@@ -48,9 +48,36 @@ def _value(text: str, whole: str) -> int | float | str:
     return int(number) if number.is_integer() else number
 
 
-def workload_changes(texts: Iterable[str]) -> dict[str, str | None]:
-    """Read ``field=value``; ``none`` removes a limit."""
-    return {k: None if v.lower() == "none" else v for k, v in pairs("--set-workload", texts).items()}
+def workload_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``field=value`` as a file would: numbers, true and false; ``none`` removes a limit."""
+    return {name: _plain(value) for name, value in pairs("--set-workload", texts).items()}
+
+
+def _plain(text: str) -> Any:
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def techniques(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of ``--use``, or say which there are."""
+    found = tuple(names)
+    if found:
+        from perfmodel.techniques import technique_names
+
+        for name in found:
+            if name not in technique_names():
+                remedy = "there are " + ", ".join(technique_names())
+                raise UnknownName("technique", name, technique_names(), remedy=remedy)
+    return found
 
 
 def share(flag: str, text: str | None) -> float | None:
@@ -65,6 +92,19 @@ def share(flag: str, text: str | None) -> float | None:
         raise SpecError(str(error), field=flag, found=text, allowed="0 to 1, e.g. 0.03 or 3%") from None
     if not 0 <= value <= 1:
         raise SpecError("a share is needed", field=flag, found=text, allowed="0 to 1, e.g. 0.03 or 3%")
+    return value
+
+
+def size(flag: str, text: str) -> float:
+    """Read a number of bytes: ``1 GiB``, ``64 MB`` or plain ``1048576``."""
+    from perfmodel.units import UnitError, parse_quantity
+
+    try:
+        value = float(text) if text.strip().replace(".", "", 1).isdigit() else parse_quantity(text, "B")
+    except UnitError as error:
+        raise SpecError(str(error), field=flag, found=text) from None
+    if value <= 0:
+        raise SpecError("more than nothing is needed", field=flag, found=text)
     return value
 
 
@@ -109,7 +149,7 @@ def _kinds_of_column(name: str) -> set[str]:
         kinds = {"training"}
     if not kinds:
         known = {n for t in TECHNIQUES for n in t.neutral} | {"devices"}
-        raise UnknownName("plan column", name, known, remedy="; all: " + ", ".join(sorted(known)))
+        raise UnknownName("plan column", name, known, remedy="there are " + ", ".join(sorted(known)))
     return kinds
 
 

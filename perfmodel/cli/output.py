@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -60,9 +61,9 @@ def print_lines(lines: Sequence[Line]) -> None:
 
 
 def _coloured(line: Line) -> str:
-    from perfmodel.report.screen import LABEL
-
-    label = f"\033[1m{line.label:<{LABEL}}\033[0m" if line.label else " " * LABEL if line.style != "title" else ""
+    if not line.text:
+        return ""
+    label = f"\033[1m{line.prefix}\033[0m" if line.label else line.prefix
     if not line.label and line.style == "title":
         return f"\033[1m{line.plain}\033[0m"
     code = STYLES.get(line.style)
@@ -151,3 +152,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def command_line() -> str:
+    """The command as the user typed it, for the first lines of a report."""
+    return shlex.join(["perfmodel", *sys.argv[1:]])

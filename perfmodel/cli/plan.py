@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +67,7 @@ def command(
 
     def ask(changed: dict[str, str] | None, progress: api.Progress) -> Answers:
         return api.plan(
-            model, hw, chosen, objective=objective, devices=devices, pin=pins or None, use=tuple(use),
+            model, hw, chosen, objective=objective, devices=devices, pin=pins or None, use=options.techniques(use),
             max_quality_loss=loss, changes=changed or None, workload_changes=fields or None, framework=framework,
             progress=progress,
         )  # fmt: skip
@@ -80,7 +78,7 @@ def command(
     if report is not None:
         from perfmodel.report import markdown
 
-        output.write_report(report, markdown.render(found, _command(), compared))
+        output.write_report(report, markdown.render(found, output.command_line(), compared))
     if json:
         from perfmodel.report import jsonable
 
@@ -98,7 +96,3 @@ def _show(found: Answers, compared: Comparison | None, report: Path | None, page
     if report is not None:
         lines = [*lines, screen.Line("written", str(report), "quiet")]
     output.print_lines(lines)
-
-
-def _command() -> str:
-    return shlex.join(["perfmodel", *sys.argv[1:]])

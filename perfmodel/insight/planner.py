@@ -83,15 +83,26 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
         if key not in seen and not tied:
             seen.add(key)
             kept.append(candidate)
-    return kept[: RUNNERS_UP + 5]
+    return kept[: RUNNERS_UP + 3]
 
 
 def _rival(best: EvaluatedPlan, plan: EvaluatedPlan, ratio: float) -> Rival:
     """Terms on which a plan loses, largest first."""
-    mine = {r.name: r.seconds for r in best.terms}
-    losses = [(r.name, r.seconds - mine.get(r.name, 0.0)) for r in plan.terms]
-    losses = [(n, d) for n, d in losses if d > 0.002 * best.timed_seconds]
+    mine, theirs = _device_time(best), _device_time(plan)
+    least = 0.002 * sum(mine.values())
+    losses = [(n, t - mine.get(n, 0.0)) for n, t in theirs.items() if t - mine.get(n, 0.0) > least]
     return Rival(plan, ratio, tuple(sorted(losses, key=lambda item: -item[1])[:3]))
+
+
+def _device_time(plan: EvaluatedPlan) -> dict[str, float]:
+    """Seconds by term: of the step when training; of one device per output token when serving, prefills included."""
+    batch = plan.metrics.get("batch_per_replica")
+    if batch is None:
+        return {r.name: r.seconds for r in plan.terms}
+    share = (plan.metrics.get("devices_per_replica") or 1.0) / batch
+    rows = {r.name: r.seconds * share for r in plan.terms}
+    rows["prefill of other requests"] = max(plan.seconds - plan.timed_seconds, 0.0) * share
+    return rows
 
 
 def _network_spread(system: System) -> float:

@@ -77,7 +77,7 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
         raise SpecError(
             "more devices than the machine has", field="devices", found=devices, allowed=f"1 to {machine.devices}"
         )
-    situation = Situation(workload.kind, model.architecture, machine, workload, int(devices))
+    situation = Situation(workload.kind, model.architecture, machine, workload, int(devices), frozenset(question.use))
     lossy = question.max_quality_loss is not None and question.max_quality_loss > 0
     techniques = techniques_for(workload.kind, lossy=lossy, use=question.use)
     pinned = dict(question.pinned or {})
@@ -87,7 +87,7 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
     common = (techniques, situation, machine, network, constants)
     objective = question.objective or ("time" if workload.kind == "training" else "throughput")
     kind = TrainingProblem if workload.kind == "training" else ServingProblem
-    problem = kind(*common, objective, question.max_quality_loss, frozenset(question.use))
+    problem = kind(*common, objective, question.max_quality_loss)
     space = build_space(techniques, situation, pinned)
     return Setting(model, system, workload, framework, question, problem, space, machine, network)
 

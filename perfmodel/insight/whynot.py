@@ -69,6 +69,8 @@ def _saved(setting: Setting, x: Plan, plan: EvaluatedPlan) -> str:
         columns = vars(x)
         if not changes.keys() <= columns.keys() or all(columns[n] == v for n, v in changes.items()):
             continue
+        if "optimizer_host" in changes and "host" not in setting.machine.engines:
+            continue
         changed = evaluate_plan(setting.problem, Plan(**{**columns, **changes}))
         if changed.legal:
             return f"; would fit with {words}, then {format_seconds(changed.seconds)}"

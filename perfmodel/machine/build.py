@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from perfmodel.elementwise import Scalar
+from perfmodel.errors import UnknownName
 from perfmodel.machine.engine import Constants, Engine, MemoryLevel
 from perfmodel.specs.facts import Fact
 from perfmodel.specs.hardware import Device, KernelConstants
@@ -58,7 +59,11 @@ class Machine:
         return replace(self, main=main, engines={**self.engines, "main": main})
 
     def engine(self, name: str) -> Engine:
-        """Engine by the name the cluster file gives it."""
+        """Engine by the name the cluster file gives it; ``UnknownName`` if there is none."""
+        if name not in self.engines:
+            raise UnknownName(
+                "engine", name, self.engines, remedy="the cluster file lists engines beside the accelerator"
+            )
         return self.engines[name]
 
 
@@ -113,7 +118,7 @@ def build_engine(
     for level, memory in device.memory.items():
         per = units if memory.per == "unit" else 1.0
         bandwidth = None if memory.bandwidth is None else memory.bandwidth.value * per * count
-        levels.append(MemoryLevel(level, memory.capacity.value * per * count, bandwidth))
+        levels.append(MemoryLevel(level, memory.capacity.value * per * count, bandwidth, per * count))
     last = device.memory[levels[-1].name]
     power = device.power
     return Engine(

@@ -30,11 +30,16 @@ class UnsupportedFormat(PerfmodelError):
 
 
 class MemoryLevel(NamedTuple):
-    """One memory of an engine; ``bandwidth`` is ``None`` where no figure exists."""
+    """One memory of an engine.
+
+    ``bandwidth`` is ``None`` where no figure exists. ``parts`` memories, one per compute unit, make up ``capacity``
+    where a unit reaches its own only; a bound applies to ``capacity / parts``.
+    """
 
     name: str
     capacity: Bytes
     bandwidth: BytesPerSecond | None
+    parts: Scalar = 1.0
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ from perfmodel.units import Bytes, Seconds
 
 __all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
 
+PARTIAL_BYTES = 4.0
+"""A partial sum of a split reduction, in fp32 [B]."""
 ATTENTION_TILE = 128.0
 """Query rows of one tile of a fused attention kernel."""
 GEMM_TILES = (
@@ -120,7 +122,7 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
     m, n, k, batch = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)
-    reduced = 4.0 * batch * m * n / (engine.bandwidth * c.memory_fraction)
+    reduced = PARTIAL_BYTES * batch * m * n / (engine.bandwidth * c.memory_fraction)
 
     floor, fill = c.k_step, c.prologue
     fluid, whole = 1.0 - c.wave_quantisation, c.wave_quantisation

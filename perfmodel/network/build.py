@@ -23,7 +23,7 @@ def build_network(cluster: Cluster) -> Network:
                 latency=level.latency.value,
                 efficiency=level.efficiency.value,
                 kind=level.kind,
-                in_network_reduction=level.in_network_reduction,
+                in_network_reduction=level.in_network_reduction.value if level.in_network_reduction else 0.0,
             )
         )
         below_bandwidth = bandwidth

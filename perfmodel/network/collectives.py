@@ -22,6 +22,7 @@ __all__ = [
     "all_reduce",
     "all_reduce_bound",
     "all_to_all",
+    "all_to_all_bound",
     "broadcast",
     "point_to_point",
     "reduce_scatter",
@@ -72,6 +73,20 @@ def tree_all_reduce(network: Network, group: Group, size: Bytes) -> Seconds:
     return 2.0 * latency + 2.0 * size / _ring_rate(network, group)
 
 
+def in_network_all_reduce(network: Network, group: Group, size: Bytes) -> Seconds:
+    r"""Switches add, so each rank sends once and receives once: :math:`\sum_l 2\alpha_l + V/(m_{l-1} b_l)`.
+
+    Infinite where the group crosses a level that does not add.
+    """
+    total: Scalar = 0.0
+    for level, (below, joined) in zip(network.levels, _steps(group), strict=True):
+        share = level.in_network_reduction
+        adding = bool(share) if isinstance(share, (bool, int, float)) else True
+        hop = 2.0 * level.latency + size / (below * level.bandwidth * share) if adding else float("inf")
+        total = total + where(joined > 1.0, hop, 0.0)
+    return total
+
+
 def all_gather(network: Network, group: Group, result: Bytes) -> Seconds:
     """Time until every rank holds ``result`` bytes, of which each held ``result / n`` [s]."""
     ring = ring_all_gather(network, group, result)
@@ -85,7 +100,8 @@ def reduce_scatter(network: Network, group: Group, size: Bytes) -> Seconds:
 
 def all_reduce(network: Network, group: Group, size: Bytes) -> Seconds:
     """Time until every rank holds the sum of ``size`` bytes [s]."""
-    return minimum(2.0 * all_gather(network, group, size), tree_all_reduce(network, group, size))
+    two_halves = 2.0 * all_gather(network, group, size)
+    return minimum(two_halves, tree_all_reduce(network, group, size), in_network_all_reduce(network, group, size))
 
 
 def all_to_all(network: Network, group: Group, size: Bytes) -> Seconds:
@@ -157,11 +173,24 @@ def all_gather_bound(network: Network, group: Group, result: Bytes) -> Seconds:
 def all_reduce_bound(network: Network, group: Group, size: Bytes) -> Seconds:
     r"""Each domain must send what it contributes and receive what it lacks: twice the transfer of an all-gather [s].
 
-    In-network reduction halves it: each device sends its data once and receives the sum once.
+    In-network reduction halves it, and one message is enough: each device sends its data once and receives the sum.
     """
     adding = any(level.in_network_reduction for level in network.levels)
     transfer = (1.0 if adding else 2.0) * _least_transfer(network, group, size)
-    return maximum(transfer, _least_latency(network, group))
+    latency = _least_latency(network, group)
+    return maximum(transfer, latency / maximum(log2(group.size), 1.0) if adding else latency)
+
+
+def all_to_all_bound(network: Network, group: Group, size: Bytes) -> Seconds:
+    r"""Each rank sends across every level what is meant for ranks outside its domain of the level below [s].
+
+    .. math:: \max_l \frac{V (n - m_{l-1})}{n\, b_l}\quad\text{and}\quad \log_2 n\;\alpha_{\min}
+    """
+    bound = _least_latency(network, group)
+    for level, (below, joined) in zip(network.levels, _steps(group), strict=True):
+        leaving = size * (group.size - below) / group.size / level.bandwidth
+        bound = maximum(bound, where(joined > 1.0, leaving, 0.0))
+    return bound
 
 
 ALGORITHMS: dict[str, tuple[Callable[..., Seconds], ...]] = {

@@ -21,7 +21,7 @@ class NetworkLevel(NamedTuple):
     latency : one message between neighbours of this level [s].
     efficiency : share of ``bandwidth`` that large collectives reach [1].
     kind : package, scaleup, nic, fabric or wan.
-    in_network_reduction : switches add.
+    in_network_reduction : share of ``bandwidth`` that all-reduces reach where switches add, else 0 [1].
     """
 
     name: str
@@ -30,7 +30,7 @@ class NetworkLevel(NamedTuple):
     latency: Seconds
     efficiency: Scalar
     kind: str = "scaleup"
-    in_network_reduction: bool = False
+    in_network_reduction: Scalar = 0.0
 
 
 class Network(NamedTuple):

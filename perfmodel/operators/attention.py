@@ -54,7 +54,7 @@ def attention(
 ) -> Work:
     r"""Fused exact attention (FlashAttention) over ``batch`` sequences.
 
-    .. math:: F = 2P H_q (d + d_v),\qquad Q(M) = \Theta(Nd + N^2 d^2/M)
+    .. math:: F = 2P H_q (d + d_v),\qquad Q(M) = \Theta(Nd + P \min(d^2/M, d/\sqrt M))
 
     with P the exact number of (query, key) pairs of a head.
 
@@ -68,8 +68,10 @@ def attention(
 
     References
     ----------
-    .. [1] T. Dao et al., "FlashAttention", arXiv:2205.14135. One pass of K and V per ``M/4d`` queries.
-    .. [2] B. Saha, C. Ye, "The I/O complexity of attention", arXiv:2402.07443.
+    .. [1] T. Dao, "FlashAttention-2", arXiv:2307.08691. One pass of K and V per ``M/4d`` queries: the leading term of
+       :func:`perfmodel.operators.bounds.attention.flash2`.
+    .. [2] B. Saha, C. Ye, "The I/O complexity of attention", arXiv:2402.07443. The constant of the bound is that of
+       :func:`perfmodel.operators.bounds.attention.attention_scores_bound`.
 
     Examples
     --------
@@ -87,10 +89,12 @@ def attention(
         flops=2.0 * batch * q_heads * pairs * width,
         compulsory_bytes=batch * (element_bytes * q_heads * q_len * width + kv_bytes * kv_heads * seen * width),
         reuse=4.0 * streams * head_dim * element_bytes,
-        bound=streams * head_dim * element_bytes,
+        bound=batch * q_heads * pairs * head_dim**2.0 * element_bytes * kv_bytes,
         reuse_power=1.0,
         shape=Shape(q_len, pairs / q_len, width / 2.0, batch * q_heads),
         masked=hidden,
+        knee=head_dim**2.0 * kv_bytes,
+        slack=1.0,
     )
 
 

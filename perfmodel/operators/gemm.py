@@ -22,7 +22,7 @@ def gemm(
 ) -> Work:
     r"""``batch`` products ``C[m, n] = A[m, k] @ W[k, n]``.
 
-    .. math:: F = 2mnk,\quad Q_0 = b_a(mk + mn) + b_w kn,\quad Q(S) \ge 2mnk\,b_a^{3/2}/\sqrt{S}
+    .. math:: F = 2mnk,\quad Q_0 = b_a(mk + mn) + b_w kn,\quad Q(S) \ge 2mnk\,b_a\sqrt{b_w}/\sqrt{S} - 2S
 
     Parameters
     ----------
@@ -35,8 +35,10 @@ def gemm(
 
     Notes
     -----
-    The blocked algorithm keeps a square block of C resident and streams A and W; its loads meet the lower bound up to
-    lower-order terms [1]_.
+    The blocked algorithm keeps a block of C resident and streams A and W; its loads meet the lower bound up to
+    lower-order terms [1]_. Elements of unlike width enter as the geometric mean of the three matrices' widths: a block
+    of C longer along the narrower operand. Exact counts: :func:`perfmodel.operators.bounds.matmul.gemm_blocked`,
+    :func:`perfmodel.operators.bounds.matmul.gemm_lower_bound`.
 
     References
     ----------
@@ -50,7 +52,7 @@ def gemm(
     """
     products = batch * m * n * k
     read = element_bytes if input_bytes is None else input_bytes
-    reuse = 2.0 * products * element_bytes**1.5
+    reuse = 2.0 * products * (element_bytes * read * weight_bytes) ** 0.5
     return Work(
         operator="gemm",
         format=format,
@@ -59,6 +61,7 @@ def gemm(
         reuse=reuse,
         bound=reuse,
         shape=Shape(m, n, k, batch),
+        slack=2.0,
     )
 
 

@@ -326,8 +326,10 @@ def backward_of(call: Call) -> list[Call]:
     """Calls of the backward pass of ``call``: both gradients of a product, 2.5 times the pairs of fused attention.
 
     A product's input gradient is ``dX[m, k] = dY[m, n] @ W.T`` and its weight gradient ``dW[k, n] = X.T @ dY``. Fused
-    attention recomputes the scores and forms four products instead of two; streaming operators read and write about
-    twice.
+    attention recomputes the scores and forms four products instead of two; with keys, values and their gradients
+    resident its tiles are half as high and four streams pass by instead of two, so its re-reads are four times the
+    forward ones (:func:`perfmodel.operators.bounds.attention.flash2_backward`), of the same order as its bound.
+    Streaming operators read and write about twice.
     """
     work = call.work
     if work.operator == "gemm":
@@ -342,8 +344,7 @@ def backward_of(call: Call) -> list[Call]:
             work=work._replace(
                 flops=work.flops * factor,
                 compulsory_bytes=work.compulsory_bytes * 2.0,
-                reuse=work.reuse * factor,
-                bound=work.bound * factor,
+                reuse=work.reuse * 4.0,
                 shape=work.shape._replace(n=work.shape.n * factor) if work.operator == "attention" else work.shape,
             )
         )

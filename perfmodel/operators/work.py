@@ -59,6 +59,12 @@ class Work(NamedTuple):
     shape : sizes that decide tile and wave quantisation.
     routed : sizes of fused experts only.
     masked : (query, key) pairs that a sliding window hides, relative to those that are computed [1].
+    knee : capacity below which blocked products take the place of tiles of whole rows (attention: d * d) [B].
+    slack : memories full that the lower bound may save: what its first and last phase hold.
+
+    Notes
+    -----
+    The leading terms of the exact functions in :mod:`perfmodel.operators.bounds`, in bytes and without edge blocks.
     """
 
     operator: str
@@ -71,14 +77,18 @@ class Work(NamedTuple):
     shape: Shape = Shape()
     routed: Routed | None = None
     masked: Scalar = 0.0
+    knee: Bytes = 0.0
+    slack: Scalar = 0.0
 
     def traffic(self, capacity: Bytes) -> Bytes:
         """Bytes that cross the boundary of a memory of ``capacity`` bytes with the known matching algorithm [B]."""
-        return maximum(self.compulsory_bytes, self.reuse / capacity**self.reuse_power)
+        reach = maximum(capacity**self.reuse_power, (capacity * self.knee) ** 0.5)
+        return maximum(self.compulsory_bytes, self.reuse / reach)
 
     def io_lower_bound(self, capacity: Bytes) -> Bytes:
         """Bytes that any algorithm must move across a memory of ``capacity`` bytes [B]."""
-        return maximum(self.compulsory_bytes, self.bound / capacity**self.reuse_power)
+        reach = capacity**self.reuse_power + (capacity * self.knee) ** 0.5
+        return maximum(self.compulsory_bytes, self.bound / reach - self.slack * capacity)
 
     def intensity(self, capacity: Bytes) -> Scalar:
         """Operations per byte at the boundary of a memory of ``capacity`` bytes [FLOP/B]."""

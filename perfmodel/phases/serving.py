@@ -1,4 +1,4 @@
-"""One serving replica: a decode pass, a prefill pass, their steady state, and the memory ledger."""
+"""One serving replica: a decode pass, a prefill pass, and the memory ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, split_by
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["Replica", "check_serving", "evaluate_serving", "weight_format"]
+__all__ = ["Passes", "check_passes", "evaluate_passes", "settle_passes", "weight_format"]
 
 SAMPLED_LOGIT_BYTES = 8.0
 """Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
@@ -30,27 +30,24 @@ UNQUANTISED = frozenset({"router", "head", "embedding", "norms"})
 
 
 @dataclass(frozen=True)
-class Replica:
-    """One evaluated replica; every number may be an array over the mesh.
+class Passes:
+    """The two passes of one replica, before any load; every number may be an array over the mesh.
 
     Parameters
     ----------
     settled : record and derivations of the decode pass.
-    decode, prefill : composition of one decode pass, and of the prefill of one prompt.
-    tpot, ttft : in steady state with the batch full [s].
-    rate : requests per second of the replica.
+    decode, prefill : composition of one decode pass of the whole batch, and of the prefill of one prompt.
+    pass_seconds, prefill_seconds : their elapsed times [s].
     devices : devices of the replica.
     ledgers : memory lines of the first and the last stage.
-    ratios : demand / limit of every constraint.
+    ratios : demand / limit of every constraint but latency.
     """
 
     settled: Settled
     decode: Node
     prefill: Node
     pass_seconds: Seconds
-    tpot: Seconds
-    ttft: Seconds
-    rate: Scalar
+    prefill_seconds: Seconds
     devices: Scalar
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
@@ -214,7 +211,7 @@ class _Pass:
     settled: Settled
 
 
-def _passes(
+def _settled_passes(
     x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
 ) -> tuple[_Pass, _Pass]:
     """Settle both passes of a replica plan."""
@@ -235,6 +232,13 @@ def _passes(
     return first, second
 
 
+def settle_passes(
+    x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
+) -> dict[str, Settled]:
+    """Sizes and groups of the ``decode`` and the ``prefill`` pass of a replica plan, without their terms."""
+    return {p.name: p.settled for p in _settled_passes(x, techniques, situation, network, framework)}
+
+
 def _legal(x: Plan, s: Settled, techniques: Sequence[Technique], situation: Situation) -> dict[str, Scalar]:
     """Demand / limit of every count and divisibility."""
     ratios: dict[str, Scalar] = {}
@@ -253,14 +257,14 @@ def _devices(s: Settled) -> Scalar:
     return devices
 
 
-def check_serving(
+def check_passes(
     x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
 ) -> dict[str, Scalar]:
     """How well formed a replica plan is."""
-    return _legal(x, _passes(x, techniques, situation, network, framework)[0].settled, techniques, situation)
+    return _legal(x, _settled_passes(x, techniques, situation, network, framework)[0].settled, techniques, situation)
 
 
-def evaluate_serving(
+def evaluate_passes(
     x: Plan,
     techniques: Sequence[Technique],
     situation: Situation,
@@ -268,65 +272,39 @@ def evaluate_serving(
     network: Network,
     framework: Mapping[str, float],
     memo: Memo[list[Term]] | None = None,
-) -> Replica:
-    r"""Evaluate one replica plan, or a whole mesh of plans at once.
+) -> Passes:
+    """Evaluate the passes of one replica plan, or of a whole mesh of plans at once.
 
-    The batch ``x.batch`` is that of the whole replica. Every other request's prefill stalls a request once per
-    lifetime:
-
-    .. math:: TPOT = T_{decode} + \frac{B - 1}{n_{out}} P,\qquad TTFT = t_0 + \tfrac12 T_{decode} + P
-
-    and the closed loop holds ``B`` requests: :math:`X = B / (TTFT + (n_{out} - 1)\,TPOT)`.
+    The batch ``x.batch`` is that of the whole replica.
     """
     memo = memo or Memo()
-    evaluated = {}
-    for part in _passes(x, techniques, situation, network, framework):
-        s = part.settled
+    terms: dict[str, list[Term]] = {}
+    settled: dict[str, Settled] = {}
+    for part in _settled_passes(x, techniques, situation, network, framework):
+        s = settled[part.name] = part.settled
         small, expand = collapse(s.sizes)
         key = (part.name, s.layout.attention_engine, small)
-        reduced = replace(s, sizes=small)
-        terms = memo.get(key, partial(_pass_terms, reduced, machine, framework))
-        terms = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in terms] if expand else list(terms)
-        for technique in techniques:
-            terms += technique.terms(x, s, machine, network)
-        evaluated[part.name] = (s, terms)
-    s = evaluated["decode"][0]
+        own = memo.get(key, partial(_pass_terms, replace(s, sizes=small), machine, framework))
+        own = [t._replace(seconds=expand(t.seconds), bound=0.0) for t in own] if expand else list(own)
+        terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
+    s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
-    return _steady(x, evaluated, machine, framework, lines, _legal(x, s, techniques, situation))
-
-
-def _steady(
-    x: Plan,
-    passes: Mapping[str, tuple[Settled, list[Term]]],
-    machine: Machine,
-    framework: Mapping[str, float],
-    lines: Sequence[Line],
-    ratios: dict[str, Scalar],
-) -> Replica:
-    """Closed loop of decode passes stalled by prefills; memory and latency as ratios of their limits."""
-    s, decode_terms = passes["decode"]
-    workload, layout, per_rank = s.situation.workload, s.layout, s.batch
-    host = framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * per_rank
-    decode = _tree(s, decode_terms, host, latency=False)
-    prefill = _tree(passes["prefill"][0], passes["prefill"][1], 0.0, latency=True)
-    pass_seconds = decode.elapsed()
-    first_token = prefill.elapsed()
-    stall = first_token / s.stages + framework.get("request_overhead", 0.0)
-    tpot = pass_seconds / layout.tokens_per_pass + maximum(per_rank - 1.0, 0.0) / workload.output * stall
-    ttft = framework.get("request_overhead", 0.0) + 0.5 * pass_seconds + first_token
-    duration = ttft + (workload.output - 1.0) * tpot
+    host = framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * s.batch
+    decode = _tree(s, terms["decode"], host, latency=False)
+    prefill = _tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
     ledgers = {
-        "first": _ledger(s, machine, lines, framework, per_rank, first=True),
-        "last": _ledger(s, machine, lines, framework, per_rank, first=False),
+        stage: _ledger(s, machine, lines, framework, s.batch, first=stage == "first") for stage in ("first", "last")
     }
+    ratios = {**_legal(x, s, techniques, situation), **_memory_ratios(ledgers, machine)}
+    return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), _devices(s), ledgers, ratios)
+
+
+def _memory_ratios(ledgers: Mapping[str, Sequence[Line]], machine: Machine) -> dict[str, Scalar]:
+    """Demand / capacity of every tier, the fuller stage deciding."""
+    ratios: dict[str, Scalar] = {}
     for ledger in ledgers.values():
         for tier in dict.fromkeys(line.tier for line in ledger):
             demand = add_up([line.bytes for line in ledger if line.tier == tier]) / machine.tiers[tier]
             name = f"{tier} memory"
             ratios[name] = maximum(ratios[name], demand) if name in ratios else demand
-    slo = workload.slo
-    limits = (("TTFT", slo.ttft, ttft), ("TPOT", slo.tpot, tpot), ("end-to-end", slo.e2e, duration))
-    for name, limit, value in limits:
-        if limit is not None:
-            ratios[name] = value / limit
-    return Replica(s, decode, prefill, pass_seconds, tpot, ttft, x.batch / duration, _devices(s), ledgers, ratios)
+    return ratios

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, floor, maximum, where
 from perfmodel.network.topology import Dim, Network, replicas
@@ -32,7 +33,7 @@ def declare(
     """
     techniques = tuple(techniques)
     dims = tuple(dim for t in techniques for dim in t.dims(x))
-    layout = merge_layouts((t.name, t.layout(x, situation)) for t in techniques)
+    layout = merge_layouts((t.name, _changes(t, x, situation)) for t in techniques)
     if devices is None:
         return dims, layout, {}
     taken: Scalar = 1.0
@@ -42,6 +43,17 @@ def declare(
     data = Dim("data", maximum(floor(remaining), 1.0), frozenset({"batch"}), DATA_NEAR)
     legal = {"device count": maximum(ceil(remaining) / remaining, 1.0 / remaining)}
     return (*dims, data), layout, legal
+
+
+def _changes(technique: Technique, x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """What a technique declares; its loss of quality is accepted, known or not, where the user asked for it by name."""
+    changes = technique.layout(x, situation)
+    if technique.name not in situation.excused or "quality_loss" not in changes:
+        return changes
+    loss = changes["quality_loss"]
+    known = loss == loss
+    accepted = {"quality_accepted": where(known, loss, 0.0), "quality_unknown": where(known, 0.0, 1.0)}
+    return {**changes, "quality_loss": 0.0, **accepted}
 
 
 def stage_layers(layers: int, stages: Scalar) -> tuple[Scalar, Scalar]:

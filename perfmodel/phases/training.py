@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
 from perfmodel.machine.build import Machine
@@ -92,7 +91,7 @@ def settle_training(
         stages=stages,
         first_layers=first,
         last_layers=last,
-        micro_batches=workload.global_batch / workload.sequence / (split_by(dims, "batch") * x.micro_batch),
+        micro_batches=ceil(workload.global_batch / workload.sequence / (split_by(dims, "batch") * x.micro_batch)),
         weights_bytes=stored,
         gradients_bytes=recipe.gradients,
         optimizer_bytes=recipe.optimizer_bytes,
@@ -325,13 +324,3 @@ def evaluate_training(
     }
     ratios.update(_memory_ratios(ledgers, machine))
     return Step(settled, tree, tree.elapsed(), ledgers, ratios, busy, tuple(terms))
-
-
-def describe_columns(x: Plan) -> dict[str, Any]:
-    """Plan columns as a plain mapping."""
-    return dict(vars(x))
-
-
-def micro_batch_count(s: Settled) -> Scalar:
-    """Micro-batches per step, rounded up."""
-    return ceil(s.micro_batches)

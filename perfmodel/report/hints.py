@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from perfmodel.api import Request
 from perfmodel.report.words import View, pins
-from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.solver.result import Answer, EvaluatedPlan
 
 __all__ = ["command_of", "estimate_command", "hints", "what_if_name"]
 
@@ -61,14 +62,13 @@ def what_if_name(view: View) -> str:
     return "nic_bandwidth" if "nic" in kinds else "hbm_bandwidth"
 
 
-def hints(view: View, plan: EvaluatedPlan | None) -> list[str]:
+def hints(asked: Sequence[tuple[View, Answer]]) -> list[str]:
     """What to ask next, most useful first."""
-    request = view.request
+    view, request = asked[0][0], asked[0][0].request
     slug = "-".join(Path(str(n)).stem for n in (request.model, request.hw)).replace(" ", "-")
     found = [command_of(request, "--report", f"{slug}.md")]
     if not request.changes:
         found.append(command_of(request, "--set", f"{what_if_name(view)}=x2"))
-    if plan is not None:
-        found.append(estimate_command(view, plan))
+    found += [estimate_command(v, a.best) for v, a in asked if a.best is not None][:1]
     found.append(shlex.join(["perfmodel", "specs", "show", str(request.hw)]))
     return found

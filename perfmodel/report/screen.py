@@ -28,12 +28,13 @@ __all__ = ["Line", "comparison", "estimate", "plan"]
 LABEL = 13
 BAR = 20
 MOST_COUNTS = 7
+MOST_TERMS = 9
 LOSERS = 2
 """Plans that lost and plans ruled out, each; reports list more."""
 
 
 class Line(NamedTuple):
-    """One line of the screen: ``style`` is ``title``, ``verdict``, ``bar``, ``quiet``, ``bad`` or empty."""
+    """One line of the screen: ``style`` is ``title``, ``verdict``, ``bar``, ``quiet``, ``bad``, ``wide`` or empty."""
 
     label: str
     text: str
@@ -42,7 +43,12 @@ class Line(NamedTuple):
     @property
     def plain(self) -> str:
         """The line without colours."""
-        return (self.text if self.style == "title" and not self.label else f"{self.label:<{LABEL}}{self.text}").rstrip()
+        return (self.prefix + self.text).rstrip()
+
+    @property
+    def prefix(self) -> str:
+        """The label column; nothing where the text takes the whole width."""
+        return "" if self.style in ("title", "wide") and not self.label else f"{self.label:<{LABEL}}"
 
 
 class Page(NamedTuple):
@@ -59,6 +65,16 @@ class Page(NamedTuple):
             lines += [Line("", part, style) for part in _wrap(text, self.width - LABEL)]
         return [lines[0]._replace(label=label), *lines[1:]] if lines else []
 
+    def commands(self, label: str, texts: Iterable[str]) -> list[Line]:
+        """Wrap commands so that they still work when pasted."""
+        lines: list[Line] = []
+        for text in texts:
+            parts = textwrap.wrap(
+                text, self.width - LABEL - 2, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+            )
+            lines += [Line("", part + " \\", "quiet") for part in parts[:-1]] + [Line("", parts[-1], "quiet")]
+        return [lines[0]._replace(label=label), *lines[1:]] if lines else []
+
 
 def _wrap(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) or [""]
@@ -73,10 +89,8 @@ def plan(found: Answers, page: Page) -> list[Line]:
     lines = _title(page, seen[0])
     for view, answer in zip(seen, found.answers, strict=True):
         lines += [BLANK, *_answer(page, view, answer)]
-    best = next((a.best for a in found.answers if a.best is not None), None)
     lines += [BLANK, *_stands_on(page, seen[0], found.answers)]
-    lines += page.block("try", hints(seen[0], best), "quiet")
-    return lines
+    return [*lines, *page.commands("try", hints(list(zip(seen, found.answers, strict=True))))]
 
 
 def estimate(found: Estimate, page: Page) -> list[Line]:
@@ -113,10 +127,7 @@ def _compared(page: Page, view: View, before: Answer, after: Answer) -> list[Lin
         lines += page.block(label, f"{text} {degrees_text(found.best.degrees, levels=False)}")
     if before.best is None or after.best is None:
         return lines
-    ratio = after.best.seconds / before.best.seconds
-    same = before.best.columns == after.best.columns
-    rest = "the best plan stays the same" if same else "the best plan is another one"
-    return [*lines, *page.block("  so", f"time {100 * (ratio - 1):+.1f} %; {rest}", "verdict")]
+    return [*lines, *page.block("  so", verdict.difference(view, before.best, after.best), "verdict")]
 
 
 def _title(page: Page, view: View) -> list[Line]:
@@ -140,7 +151,7 @@ def _answer(page: Page, view: View, found: Answer) -> list[Line]:
     lines += page.block("next best", rivals)
     losers = [verdict.rejected_sentence(view, r, found.best) for r in found.rejected[:LOSERS]]
     lines += page.block("ruled out", losers)
-    lines += page.block("sure?", verdict.confidence(found))
+    lines += page.block("sure?", "; ".join(verdict.confidence(found)))
     lines += page.block("search", verdict.search_sentence(found))
     return [*lines, *_assumed(page, found)]
 
@@ -153,13 +164,15 @@ def _details(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
 
 
 def _times(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
-    rows = tables.time_rows(view, best)
+    rows = tables.time_rows(view, best, MOST_TERMS)
     longest = max((len(r.name) for r in rows), default=0)
     top = max((r.share for r in rows), default=1.0)
+    beside = LABEL + longest + 22 + max((len(r.resource) for r in rows), default=0)
+    full = min(BAR, max(page.width - beside, 4))
     lines = []
     for row in rows:
-        filled = round(BAR * row.share / top)
-        bar = page.full * filled + page.empty * (BAR - filled)
+        filled = round(full * row.share / top)
+        bar = page.full * filled + page.empty * (full - filled)
         text = (
             f"{row.name:<{longest}}  {bar}  {tables.seconds_text(row):>8}  {percent(row.share, 1):>6}  {row.resource}"
         )
@@ -177,8 +190,8 @@ def _memory(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
         parts = " + ".join(f"{name} {text}" for name, text in row.lines)
         total = f" = {row.total}" if len(row.lines) > 1 else ""
         texts.append(f"{row.tier}: {parts}{total} of {row.capacity} GiB ({percent(row.share)})")
-    stages = "" if ledger.stage == "only" else f" (per {view.noun} of the {ledger.stage} stage, the fullest)"
-    return page.block("memory", [texts[0] + stages, *texts[1:]])
+    stage = "" if ledger.stage == "only" else f"{ledger.stage} stage, "
+    return page.block("memory", [stage + texts[0], *texts[1:]])
 
 
 def _how_many(page: Page, view: View, found: Answer) -> list[Line]:
@@ -207,7 +220,7 @@ def _scaling(page: Page, view: View, found: Answer) -> list[Line]:
         if objective == "time"
         else f"best {objective}"
     )
-    note = f"[chosen]: {rule}; --devices N or --objective to differ"
+    note = f"[chosen]: {rule}; to differ: --devices N"
     return [*_labelled("how many?", lines), *page.block("", note, "quiet")]
 
 
@@ -230,7 +243,7 @@ def _impossible(page: Page, view: View, found: Answer) -> list[Line]:
         nearest = found.rejected[0]
         lines += page.block("nearest", verdict.rejected_sentence(view, nearest))
         lines += _memory(page, view, nearest.plan)
-        lines += page.block("possible by", verdict.remedies(view, nearest))
+        lines += page.block("possible by", verdict.remedies(view, found))
         lines += page.block("also fail", [verdict.rejected_sentence(view, r) for r in found.rejected[1:]])
     lines += page.block("search", verdict.search_sentence(found))
     return [*lines, *_assumed(page, found)]

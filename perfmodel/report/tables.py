@@ -47,21 +47,22 @@ class TierLedger(NamedTuple):
     share: float
 
 
-def time_rows(view: View, plan: EvaluatedPlan) -> list[TimeRow]:
+def time_rows(view: View, plan: EvaluatedPlan, most: int | None = None) -> list[TimeRow]:
     """Terms of a step, or of the time per output token: the decode pass and the prefills that interrupt it."""
     if isinstance(view.workload, TrainingWorkload):
-        return pass_rows(view, plan.terms)
+        return pass_rows(view, plan.terms, most)
     stall = plan.metrics.get("prefill_share") or 0.0
     rows = [TimeRow("prefill of other requests", plan.seconds * stall, stall, "compute")] if stall >= HIDDEN else []
     scale = plan.seconds * (1.0 - stall) / plan.timed_seconds if plan.timed_seconds else 1.0
     scaled = [r._replace(seconds=r.seconds * scale, share=r.share * (1.0 - stall)) for r in plan.terms]
-    return sorted([*rows, *pass_rows(view, scaled)], key=lambda r: (r.name.startswith("smaller"), -r.seconds))
+    return sorted([*rows, *pass_rows(view, scaled, most)], key=lambda r: (r.name.startswith("smaller"), -r.seconds))
 
 
-def pass_rows(view: View, terms: Sequence[TermRow]) -> list[TimeRow]:
-    """Terms as they are, the smallest in one row."""
-    shown = [t for t in terms if t.share >= HIDDEN]
-    rest = [t for t in terms if t.share < HIDDEN and t.seconds > 0]
+def pass_rows(view: View, terms: Sequence[TermRow], most: int | None = None) -> list[TimeRow]:
+    """Terms as they are, largest first, the smallest in one row."""
+    visible = [t for t in terms if t.share >= HIDDEN]
+    shown = visible if most is None or len(visible) <= most else visible[: most - 1]
+    rest = [t for t in terms[len(shown) :] if t.seconds > 0]
     rows = [TimeRow(t.name, t.seconds, t.share, resource_text(view, t.resource)) for t in shown]
     if sum(t.share for t in rest) >= HIDDEN / 2:
         rows.append(TimeRow("smaller terms", sum(t.seconds for t in rest), sum(t.share for t in rest), ""))
@@ -83,11 +84,12 @@ def ledger_rows(ledger: StageLedger) -> list[TierLedger]:
         shown = [line for line in lines if line.bytes / GIB >= 0.5 * 10**-decimals] or lines[:1]
         texts = apportion([line.bytes / GIB for line in shown], decimals)
         summed = sum(float(t.replace(",", "")) for t in texts)
+        named = [(line.name, text) for line, text in zip(shown, texts, strict=True)]
         rows.append(
             TierLedger(
                 ledger.stage,
                 tier,
-                tuple((line.name, text) for line, text in zip(shown, texts, strict=True)),
+                tuple((name, text) for name, text in named if text.strip("0.") or len(named) == 1),
                 f"{summed:,.{decimals}f}",
                 f"{capacity / GIB:,.{decimals}f}",
                 total / capacity,

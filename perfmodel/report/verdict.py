@@ -24,6 +24,7 @@ from perfmodel.units import format_bytes, format_count, format_number, format_se
 __all__ = [
     "bound_sentence",
     "confidence",
+    "difference",
     "excess",
     "illegal",
     "impossible",
@@ -153,6 +154,18 @@ def bound_sentence(view: View, plan: EvaluatedPlan) -> str:
     return text
 
 
+def difference(view: View, before: EvaluatedPlan, after: EvaluatedPlan) -> str:
+    """What a change is worth: time of a step, or tokens of a device."""
+    if isinstance(view.workload, TrainingWorkload):
+        text = f"{shares(after.seconds / before.seconds)} time per step"
+    else:
+        name = "output_tokens_per_second_per_device"
+        text = f"{shares(_number(after, name) / _number(before, name))} output tokens/s/{view.noun}"
+        text += f", {shares(after.seconds / before.seconds)} TPOT"
+    same = before.columns == after.columns and before.devices == after.devices
+    return text + ("; the best plan stays the same" if same else "; the best plan is another one")
+
+
 def speed(view: View, plan: EvaluatedPlan) -> str:
     """The one number of a plan."""
     if isinstance(view.workload, TrainingWorkload):
@@ -175,18 +188,20 @@ def rival_sentence(view: View, best: EvaluatedPlan, rival: Rival) -> str:
 
 def excess(view: View, found: Rejected) -> str:
     """By how much a plan breaks a constraint, in the constraint's own unit where it has one."""
-    over = f"{format_number(found.ratio)} ×"
+    over = f"{format_number(found.ratio)} ×" if found.ratio >= 1.1 else f"{percent(found.ratio - 1, 1)} over"
     ledger = next((g for g in found.plan.ledgers if any(f"{t} memory" == found.constraint for t in g.totals)), None)
     if ledger is not None:
         tier = found.constraint.removesuffix(" memory")
         need = max(g.totals.get(tier, 0.0) for g in found.plan.ledgers)
-        return f"{found.constraint} {need / GIB:,.1f} of {ledger.capacities[tier] / GIB:,.1f} GiB ({over})"
+        digits = 1 if found.ratio > 1.01 else 3
+        limit = ledger.capacities[tier]
+        return f"{found.constraint} {need / GIB:,.{digits}f} of {limit / GIB:,.{digits}f} GiB ({over})"
     slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
     limits = {"TTFT": slo.ttft, "TPOT": slo.tpot, "end-to-end": slo.e2e} if slo else {}
-    limit = limits.get(found.constraint)
-    if limit:
-        return f"{found.constraint} {format_seconds(limit * found.ratio)}, limit {format_seconds(limit, 2)} ({over})"
-    return f"{found.constraint} {over} its limit"
+    most = limits.get(found.constraint)
+    if most:
+        return f"{found.constraint} {format_seconds(most * found.ratio)}, limit {format_seconds(most, 2)} ({over})"
+    return f"{found.constraint}: {over}" if over.endswith("over") else f"{found.constraint} {over} its limit"
 
 
 def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = None) -> str:
@@ -194,8 +209,8 @@ def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = 
     words = techniques_text(found.plan, beside=best)
     text = degrees_text(found.plan.degrees, levels=False, product=False) + (f", {words}" if words else "")
     text += f": {excess(view, found)}; would give {speed(view, found.plan)}"
-    if found.plans > 1:
-        text += f" ({found.plans:,} plans fail on this alone)"
+    remedy = found.remedy.partition("; would ")[2]
+    text += f", and {remedy}" if remedy else ""
     return text
 
 
@@ -213,23 +228,21 @@ def impossible(view: View, found: Answer) -> str:
     if not found.rejected:
         return text + ": none of the plans meets its constraints."
     nearest = found.rejected[0]
-    return f"{text}: {nearest.constraint} binds; the nearest plan needs {format_number(nearest.ratio)} × what there is."
+    return (
+        f"{text}. The nearest plan breaks " + " and ".join(illegal(view, nearest.plan) or [excess(view, nearest)]) + "."
+    )
 
 
-def remedies(view: View, found: Rejected) -> list[str]:
-    """Flags that would make a rejected plan possible."""
-    ways: list[str] = []
+def remedies(view: View, answer: Answer) -> list[str]:
+    """Flags that would make a plan possible: those that were tried, then what the nearest plan lacks."""
+    ways, found = [spaced(text) for text in answer.possible_with], answer.rejected[0]
     factor = math.ceil((1 + (found.ratio - 1) * 1.1) * 100) / 100
     if found.constraint.endswith(" memory"):
         tier = found.constraint.removesuffix(" memory")
         capacity = "node.host.memory" if tier == "host" else f"{tier}_capacity"
-        ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
-        if view.system.cluster.levels:
-            ways.append(f"more devices: --set nodes=x{math.ceil(found.ratio * 2)}")
-        else:
-            ways.append("more devices: --hw with a cluster file (perfmodel specs list clusters)")
-        if isinstance(view.workload, ServingWorkload) and view.request.question.max_quality_loss is None:
-            ways.append("4-bit weights, where a loss is published: --max-quality-loss 5%")
+        if factor <= 4 and len(illegal(view, found.plan)) == 1:
+            ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
+        ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
     flags = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}
     slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
     if found.constraint in flags and slo is not None:
@@ -248,7 +261,7 @@ def confidence(found: Answer) -> list[str]:
     c, lines = found.certificate, []
     if c.win_probability is not None:
         regret = "" if c.regret is None else f"; expected regret {percent(c.regret, 1)}"
-        lines.append(f"best of the listed plans in {percent(c.win_probability)} of draws of the constants{regret}")
+        lines.append(f"best of the plans kept in {percent(c.win_probability)} of draws of the constants{regret}")
     if found.best is not None and found.best.interval.basis:
         lines.append(f"interval from {spaced(found.best.interval.basis)}")
     return lines
@@ -261,8 +274,8 @@ def search_sentence(found: Answer) -> str:
     text = f"{c.candidates:,} plans over {len(c.axes)} axes, {how} in {format_seconds(c.seconds, 2)}"
     text += f", {c.legal:,} legal, best by {c.objective}"
     if c.rejected and c.candidates:
-        said = ", ".join(f"{n} {percent(k / c.candidates)}" for n, k in list(c.rejected.items())[:4])
-        text += f"; rejected (overlapping): {said}"
+        said = ", ".join(f"{n} {percent(k / c.candidates)}" for n, k in list(c.rejected.items())[:3])
+        text += f"; rejected, overlapping: {said}"
     return text
 
 

@@ -13,7 +13,14 @@ from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
 from perfmodel.specs.workload import ServingWorkload, TrainingWorkload, Workload
 from perfmodel.techniques.sharding import ALL
-from perfmodel.units import format_bandwidth, format_bytes, format_count, format_number, format_rate
+from perfmodel.units import (
+    format_bandwidth,
+    format_bytes,
+    format_count,
+    format_number,
+    format_rate,
+    format_seconds,
+)
 
 __all__ = [
     "GIB",
@@ -27,6 +34,7 @@ __all__ = [
     "headline",
     "machine_line",
     "percent",
+    "quantity",
     "resource_text",
     "shares",
     "spaced",
@@ -71,6 +79,11 @@ class View(NamedTuple):
         return last if last in _OWN_NOUNS else self.system.accelerator.device_class.upper()
 
     @property
+    def counted(self) -> str:
+        """Name and noun together, as a count wants them."""
+        return self.label if self.noun in self.label.split() else f"{self.label} {self.noun}"
+
+    @property
     def per_node(self) -> int:
         """Accelerators of a node."""
         return self.system.cluster.node.accelerator.count
@@ -106,8 +119,7 @@ def plural(count: float, noun: str) -> str:
 
 def devices_text(view: View, count: int) -> str:
     """Say how many devices, and how many nodes that is where it comes out whole."""
-    label = view.label if view.noun in view.label.split() else f"{view.label} {view.noun}"
-    text = plural(count, label)
+    text = plural(count, view.counted)
     if view.per_node > 1 and count % view.per_node == 0:
         text += f" ({plural(count // view.per_node, 'node')})"
     return text
@@ -124,6 +136,23 @@ def percent(share: float, decimals: int = 0) -> str:
 def spaced(text: str) -> str:
     """Write percentages of a text as everywhere else: ``90 %``."""
     return re.sub(r"(?<=[0-9])%", " %", text)
+
+
+def quantity(value: float, dimension: str) -> str:
+    """Write a base-unit value with the prefix a person would choose."""
+    if dimension == "B":
+        return format_bytes(value, 4)
+    if dimension == "s":
+        return format_seconds(value, 4)
+    if dimension == "USD/s":
+        return f"{dollars(value * 3600)}/h"
+    if dimension == "USD":
+        return dollars(value)
+    if dimension == "kg/J":
+        return f"{format_number(value * 3.6e6)} kg/kWh"
+    if dimension in ("B/s", "FLOP/s", "W", "Hz"):
+        return format_rate(value, dimension, 4)
+    return f"{value:,.6g}"
 
 
 def dollars(amount: float) -> str:
@@ -267,10 +296,10 @@ def machine_line(view: View) -> str:
     elif nodes == 1:
         text = f"{system.name} · {view.per_node} × {view.label}"
     else:
-        text = f"{system.name} · {nodes:,} nodes × {view.per_node} = {view.devices:,} {view.label}s"
+        text = f"{system.name} · {nodes:,} nodes × {view.per_node} = {view.devices:,} {view.counted}s"
     last = device.memory[list(device.memory)[-1]]
     if last.bandwidth is not None:
-        text += f", {format_bytes(last.capacity.value)} at {format_bandwidth(last.bandwidth.value)}"
+        text += f", {format_bytes(last.capacity.value, 4)} at {format_bandwidth(last.bandwidth.value)}"
     rates = device.peak.matrix or device.peak.vector
     fmt = next((f for f in ("bf16", "fp16", "fp32") if f in rates), next(iter(rates)))
     return f"{text}, {format_rate(rates[fmt].value, 'FLOP/s', 4)} {fmt}"
@@ -287,8 +316,6 @@ def workload_line(workload: Workload) -> str:
 
 
 def _limits(workload: ServingWorkload) -> str:
-    from perfmodel.units import format_seconds
-
     slo = workload.slo
     limits = [
         f"{n} ≤ {format_seconds(v, 2)}"

@@ -7,11 +7,10 @@ from typing import Any
 
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.compose import Exposure
-from perfmodel.phases.serving import Replica
 from perfmodel.phases.training import Step
+from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem, energy_per_second
 from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
-from perfmodel.techniques import sharding
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.settled import Plan, Settled
 
@@ -44,8 +43,8 @@ def _ledgers(
             summed[line.name, line.tier] = summed.get((line.name, line.tier), 0.0) + float(line.bytes)
         kept = tuple(LedgerLine(name, tier, size) for (name, tier), size in summed.items() if size > 0.0)
         totals: dict[str, float] = {}
-        for line in kept:
-            totals[line.tier] = totals.get(line.tier, 0.0) + line.bytes
+        for entry in kept:
+            totals[entry.tier] = totals.get(entry.tier, 0.0) + entry.bytes
         result.append(StageLedger(stage, kept, totals, {t: float(tiers[t]) for t in totals}))
     return tuple(result) if stages > 1 else (result[0]._replace(stage="only"),)
 
@@ -65,10 +64,8 @@ def _summary(x: Plan, techniques: Sequence[Technique]) -> tuple[str, ...]:
     words = []
     for technique in techniques:
         changed = {c: getattr(x, c) for c, v in technique.neutral.items() if getattr(x, c) != v}
-        if technique.name == "sharding":
-            words.append(sharding.describe(*(getattr(x, c) for c in technique.neutral)))
-        elif technique.name == "recompute":
-            words.append(("no", "selective", "full")[int(x.recompute)] + " recomputation")
+        if technique.describe is not None:
+            words.append(technique.describe(x))
         elif changed:
             values = ", ".join(f"{c.replace('_', ' ')} {_number(v)}" for c, v in changed.items())
             words.append(f"{technique.name.replace('_', ' ')}: {values}")
@@ -153,8 +150,8 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
 
 
 def _published(s: Settled) -> float | None:
-    loss = float(s.layout.quality_loss)
-    return None if loss != loss else loss
+    loss = float(s.layout.quality_loss + s.layout.quality_accepted)
+    return None if loss != loss or s.layout.quality_unknown else loss
 
 
 def _training_bound(problem: TrainingProblem, step: Step, flops: float, peak: float) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from perfmodel.elementwise import Scalar, ceil, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
-from perfmodel.phases.serving import Replica, check_serving, evaluate_serving
+from perfmodel.phases.serving import check_passes
 from perfmodel.phases.training import Step, check_training, evaluate_training
+from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.solver.search import Judged
 from perfmodel.techniques.base import Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -34,18 +33,12 @@ def energy_per_second(machine: Machine, busy: Scalar) -> Scalar:
     return machine.pue * (main.idle_power + (main.power - main.idle_power) * busy + machine.node_power)
 
 
-def _quality(settled: Settled, budget: float | None, excused: frozenset[str]) -> Mapping[str, Scalar]:
-    """Quality spent over the budget; unknown (NaN) is over any budget unless the technique was asked for by name."""
+def _quality(settled: Settled, budget: float | None) -> Mapping[str, Scalar]:
+    """Quality spent over the budget; a loss that nobody published (NaN) is over any budget."""
     loss = settled.layout.quality_loss
     if isinstance(loss, (int, float)) and loss == 0.0:
         return {}
-    if budget is None:
-        budget = 0.0
-    if excused:
-        loss = np.nan_to_num(loss, nan=0.0) if isinstance(loss, np.ndarray) else (0.0 if loss != loss else loss)
-    if budget == 0.0 and excused:
-        return {}
-    return {"quality": loss / max(budget, 1e-12)}
+    return {"quality": loss / max(budget or 0.0, 1e-12)}
 
 
 @dataclass
@@ -57,7 +50,6 @@ class TrainingProblem:
     techniques, situation, machine, network, framework : as in :func:`perfmodel.phases.training.evaluate_training`.
     objective : one of :data:`OBJECTIVES`.
     quality_budget : largest published loss that a plan may spend, ``None`` for none.
-    excused : techniques asked for by name, whose unknown quality the user accepts.
     """
 
     techniques: Sequence[Technique]
@@ -67,7 +59,6 @@ class TrainingProblem:
     framework: Mapping[str, float]
     objective: str = "time"
     quality_budget: float | None = None
-    excused: frozenset[str] = frozenset()
     memo: Memo[list[Term]] = field(default_factory=Memo)
     wants_front: bool = False
 
@@ -84,7 +75,7 @@ class TrainingProblem:
     def judge(self, x: Plan) -> Judged:
         """Score, device count and constraints of a block."""
         step = self.evaluate(x)
-        ratios = {**step.ratios, **_quality(step.settled, self.quality_budget, self.excused)}
+        ratios = {**step.ratios, **_quality(step.settled, self.quality_budget)}
         budget = {n: r for n, r in ratios.items() if is_budget(n)}
         form = {n: r for n, r in ratios.items() if not is_budget(n)}
         return Judged(self._score(step, x), x.devices, step.seconds, budget, form)
@@ -109,7 +100,6 @@ class ServingProblem:
     framework: Mapping[str, float]
     objective: str = "throughput"
     quality_budget: float | None = None
-    excused: frozenset[str] = frozenset()
     memo: Memo[list[Term]] = field(default_factory=Memo)
     wants_front: bool = True
 
@@ -121,7 +111,7 @@ class ServingProblem:
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts and divisions come out whole."""
-        return check_serving(x, self.techniques, self.situation, self.network, self.framework)
+        return check_passes(x, self.techniques, self.situation, self.network, self.framework)
 
     def replicas(self, replica: Replica) -> Scalar:
         """Replicas that carry the wanted rate; one where no rate is wanted."""
@@ -133,7 +123,7 @@ class ServingProblem:
         replica = self.evaluate(x)
         replicas = self.replicas(replica)
         devices = replicas * replica.devices
-        ratios = {**replica.ratios, **_quality(replica.settled, self.quality_budget, self.excused)}
+        ratios = {**replica.ratios, **_quality(replica.settled, self.quality_budget)}
         budget = {n: r for n, r in ratios.items() if is_budget(n)}
         concurrency = self.situation.workload.concurrency
         if concurrency is not None:

@@ -124,7 +124,7 @@ class Rival(NamedTuple):
     plan: EvaluatedPlan
     score_ratio: float
     loses_on: tuple[tuple[str, float], ...]
-    """(term, seconds more than the best plan), largest first."""
+    """(term, seconds more than the best plan), largest first; when serving, seconds of one device per output token."""
 
 
 class Rejected(NamedTuple):

@@ -68,7 +68,7 @@ class Candidate(NamedTuple):
 
 
 class NearMiss(NamedTuple):
-    """The best plan that one constraint alone rejects, and by how much (demand / limit)."""
+    """The best plan that one constraint alone rejects, by how much (demand / limit), and how many it so rejects."""
 
     constraint: str
     ratio: float
@@ -85,7 +85,8 @@ class Outcome:
     cells : plans evaluated.
     left_out : tuples that techniques left out of their joint axes.
     legal : plans that satisfy every constraint.
-    rejected : plans that each constraint rejects (a plan may be rejected by several).
+    rejected : plans that each constraint rejects (a plan may be rejected by several); what a plan spends counts for
+        well-formed plans only.
     alone : plans that one constraint alone rejects.
     best : legal plans, best first.
     by_devices : best legal plan of every device count.
@@ -163,16 +164,16 @@ def _absorb(outcome: Outcome, block: Block, judged: Judged, *, front: bool) -> N
     """Fold one judged block of well-formed plans into the outcome."""
     cells, shape = block.cells, block.shape
     overs = {name: _over(ratio) for name, ratio in judged.budget.items()}
+    formed = _formed(judged.form)
     failed: NDArray[np.int16] = np.zeros((), dtype=np.int16)
     for name, over in sorted(overs.items(), key=lambda item: item[1].size):
-        count = int(over.sum()) * (cells // over.size)
+        counted = over if formed.all() else over & formed
+        count = int(counted.sum()) * (cells // counted.size)
         outcome.rejected[name] = outcome.rejected.get(name, 0) + count
         if count:
             failed = failed + over.view(np.int8)
-    for ratio in judged.form.values():
-        over = _over(ratio)
-        if over.any():
-            failed = failed + over.view(np.int8) * np.int16(64)
+    if not formed.all():
+        failed = failed + (~formed).view(np.int8) * np.int16(64)
     failed = np.broadcast_to(failed, shape)
     legal = failed == 0
     count = int(legal.sum())
@@ -188,7 +189,17 @@ def _absorb(outcome: Outcome, block: Block, judged: Judged, *, front: bool) -> N
         for name, over in overs.items():
             _near_miss(outcome, name, take, once & over, judged.budget[name])
     if not outcome.legal:
-        _closest(outcome, take, judged)
+        _closest(outcome, take, judged, formed)
+
+
+def _formed(form: Mapping[str, Scalar]) -> NDArray[np.bool_]:
+    """Where counts and divisions come out whole."""
+    formed: NDArray[np.bool_] = np.ones((), dtype=bool)
+    for ratio in form.values():
+        over = _over(ratio)
+        if over.any():
+            formed = np.asarray(formed & ~over)
+    return formed
 
 
 class _Taker:
@@ -276,20 +287,23 @@ def _near_miss(outcome: Outcome, name: str, take: _Taker, mask: NDArray[np.bool_
         if not here.any():
             continue
         index = int(np.argmin(np.where(here, weighed, np.inf)))
-        miss = NearMiss(name, take.value(ratio, take.cell(index)), take.candidate(index), count)
+        miss = NearMiss(name, take.value(ratio, take.cell(index)), take.candidate(index), int(here.sum()))
         known = outcome.near.get((name, int(number)))
-        if known is None or miss.ratio * miss.candidate.score < known.ratio * known.candidate.score:
-            outcome.near[name, int(number)] = miss
+        if known is not None:
+            plans = known.plans + miss.plans
+            nearer = miss.ratio * miss.candidate.score < known.ratio * known.candidate.score
+            miss = (miss if nearer else known)._replace(plans=plans)
+        outcome.near[name, int(number)] = miss
 
 
-def _closest(outcome: Outcome, take: _Taker, judged: Judged) -> None:
+def _closest(outcome: Outcome, take: _Taker, judged: Judged, formed: NDArray[np.bool_]) -> None:
     """Remember the well-formed plan whose worst ratio is least: what comes nearest when nothing is legal."""
     if not judged.budget:
         return
-    worst = np.broadcast_to(_worst(judged.budget.values()), take.block.shape)
+    worst = np.broadcast_to(np.where(formed, _worst(judged.budget.values()), np.inf), take.block.shape)
     index = int(np.argmin(worst))
     ratio = float(worst.flat[index])
-    if outcome.closest is None or ratio < outcome.closest[0]:
+    if math.isfinite(ratio) and (outcome.closest is None or ratio < outcome.closest[0]):
         name = max(judged.budget, key=lambda n: take.value(judged.budget[n], take.cell(index)))
         outcome.closest = (ratio, name, take.candidate(index))
 

@@ -14,7 +14,7 @@ from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Block", "Lane", "Space", "build_space"]
+__all__ = ["Block", "Lane", "Space", "build_space", "column_value"]
 
 BLOCK_CELLS = 250_000
 """Cells evaluated at once: arrays of this size stay near the processor, and memory stays bounded whatever the space."""
@@ -165,16 +165,35 @@ def _pin(axis: Axis, pinned: Mapping[str, Any]) -> Axis:
         if name in pinned:
             wanted = pinned[name]
             several = isinstance(wanted, (list, tuple, set, frozenset))
-            axis = _keep(axis, i, [_number(name, w) for w in (wanted if several else [wanted])])
+            axis = _keep(axis, i, [column_value(axis, i, w) for w in (wanted if several else [wanted])])
     return axis
 
 
-def _number(name: str, value: Any) -> Any:
-    if isinstance(value, str):
+def column_value(axis: Axis, position: int, value: Any) -> Any:
+    """Return a value that a user gives a column, if it may have it: a degree, a switch or a name.
+
+    Raises
+    ------
+    UnknownName
+        If the column takes names and has not this one.
+    SpecError
+        If it takes numbers and this is none of them.
+    """
+    name, known = axis.columns[position], {v[position] for v in axis.values}
+    if any(isinstance(k, str) for k in known):
+        if value not in known:
+            raise UnknownName(f"value of {name}", str(value), map(str, known), remedy="it can be " + _listed(known))
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise SpecError("a pinned value must be a number of zero or more", field=name, found=value)
+    least = min(1.0, *known)
+    allowed = "a whole number of 1 or more" if least == 1.0 else f"{min(known):g} to {max(known):g}"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < least or (value != int(value) if least == 1.0 else value > max(known)):
+        raise SpecError("not a value of this column", field=name, found=value, allowed=allowed)
     return value
+
+
+def _listed(known: set[Any]) -> str:
+    return ", ".join(sorted(map(str, known)))
 
 
 def _keep(axis: Axis, position: int, wanted: list[Any]) -> Axis:

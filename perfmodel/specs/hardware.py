@@ -40,6 +40,7 @@ __all__ = [
     "Memory",
     "Nics",
     "Node",
+    "Software",
     "Storage",
 ]
 
@@ -266,7 +267,8 @@ class Level(Spec):
     """Share of the bandwidth that large collectives reach."""
     graph: tuple[LinkEdge, ...] = ()
     """The device links that ``bandwidth`` was derived from, where they are unequal."""
-    in_network_reduction: bool = False
+    in_network_reduction: Ratio | None = None
+    """Share of the bandwidth that all-reduces reach where the switches add; left out: they do not."""
 
     @model_validator(mode="after")
     def _one_bandwidth(self) -> Level:
@@ -334,6 +336,13 @@ class ClusterPrice(Spec):
     """Per accelerator and hour."""
 
 
+class Software(Spec):
+    """Frameworks whose behaviour is assumed on a machine unless the user names another."""
+
+    training: str | None = None
+    serving: str | None = None
+
+
 class Cluster(Spec):
     """Nodes joined by topology levels."""
 
@@ -345,6 +354,8 @@ class Cluster(Spec):
     node: Node
     levels: dict[str, Level] = Field(default_factory=dict)
     """Nearest first. The product of ``members`` must cover all devices; the last level may be partly filled."""
+    software: Software | None = None
+    """What usually runs on this machine."""
     price: ClusterPrice | None = None
     carbon: Number | None = None
     """Carbon intensity of the electricity [kg CO2 per kWh]."""

@@ -20,7 +20,7 @@ from perfmodel.specs.hardware import KERNEL_CONSTANTS, Device, KernelConstants
 from perfmodel.specs.load import bare
 from perfmodel.specs.system import System
 
-__all__ = ["SHORT_NAMES", "override", "paths"]
+__all__ = ["SHORT_NAMES", "dimensions", "override", "paths"]
 
 SHORT_NAMES = {
     "hbm_bandwidth": "bandwidth of the accelerator's last memory",
@@ -63,6 +63,12 @@ def paths(system: System) -> dict[str, Fact]:
         for steps, value in _facts(spec):
             found[".".join(map(str, (*([root] if root else []), *steps)))] = value
     return found
+
+
+def dimensions(system: System) -> dict[str, str]:
+    """Return the base unit of every fact of the machine by its path."""
+    places = ((path, _place(system, path)) for path in paths(system))
+    return {path: place.quantity.dimension for path, place in places if place is not None}
 
 
 def override(system: System, changes: Mapping[str, str | float]) -> System:

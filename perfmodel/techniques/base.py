@@ -90,6 +90,7 @@ class Situation(NamedTuple):
     machine : the machine.
     workload : the workload specification.
     devices : largest number of devices considered.
+    excused : techniques asked for by name: that their quality is unknown does not rule them out.
     """
 
     phase: str
@@ -97,6 +98,7 @@ class Situation(NamedTuple):
     machine: Machine
     workload: Any
     devices: int
+    excused: frozenset[str] = frozenset()
 
 
 def _no_axes(situation: Situation) -> tuple[Axis, ...]:
@@ -129,6 +131,7 @@ class Technique(NamedTuple):
     memory : plan, settled, machine -> ledger lines.
     legal : plan, settled, situation -> constraint name -> demand / limit; legal up to 1.
     opt_in : it changes the numerics or the quality: searched only with a quality budget or by name.
+    describe : plan -> words; without it, the columns away from neutral are listed.
     """
 
     name: str
@@ -143,3 +146,4 @@ class Technique(NamedTuple):
     memory: Callable[..., Sequence[Line]] = _nothing
     legal: Callable[..., Mapping[str, Scalar]] = _no_changes
     opt_in: bool = False
+    describe: Callable[[Any], str] | None = None

@@ -8,8 +8,8 @@ __all__ = ["TECHNIQUE"]
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Powers of two and the steps half-way between, up to 4,096 requests per replica."""
-    sizes = sorted({2**i for i in range(13)} | {3 * 2**i for i in range(11)})
+    """Every size up to 16, then eight steps per doubling, up to 4,096 requests per replica."""
+    sizes = sorted({step * 2**i for i in range(9) for step in range(8, 17)} | set(range(1, 8)))
     cap = situation.workload.concurrency
     return (Axis.of("batch", [n for n in sizes if cap is None or n <= cap]),)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perfmodel.elementwise import Scalar, ceil, maximum
+from perfmodel.elementwise import Scalar, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_reduce, reduce_scatter
 from perfmodel.network.topology import Network
@@ -47,11 +47,11 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
-    """The global batch is a whole number of micro-batches per replica."""
-    del x
+    """Every replica has at least one sequence of the global batch; what does not divide is padded and paid for."""
     if situation.phase != "training":
         return {}
-    return {"global batch": ceil(s.micro_batches) / s.micro_batches}
+    workload = situation.workload
+    return {"global batch": s.split("batch") * x.micro_batch * workload.sequence / workload.global_batch}
 
 
 TECHNIQUE = Technique(

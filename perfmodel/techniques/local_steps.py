@@ -7,11 +7,11 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar, maximum, where
 from perfmodel.machine.build import Machine
-from perfmodel.network.collectives import all_reduce
+from perfmodel.network.collectives import all_gather, all_reduce
 from perfmodel.network.topology import Dim, Network
 from perfmodel.specs.quality import published_rows
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
-from perfmodel.techniques.settled import Plan, Settled, family_sum
+from perfmodel.techniques.settled import Family, Plan, Settled, family_sum
 
 __all__ = ["TECHNIQUE"]
 
@@ -54,10 +54,20 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Average the parameters' differences between regions every H steps."""
+    """Average the parameters' differences between regions every H steps.
+
+    The ranks of a region that hold the same parameters share the exchange, each with its peers in the other regions,
+    and gather the averages among themselves.
+    """
     del machine
-    owned = family_sum(s.families, lambda f: f.heaviest / f.shards(s.layout.optimizer_shards))
-    seconds = all_reduce(net, s.along("region"), owned * OUTER_BYTES)
+
+    def exchange(f: Family) -> Scalar:
+        size = f.heaviest * OUTER_BYTES
+        inside = f.among(f.group.size, f.shards(s.layout.optimizer_shards))
+        gathered = all_gather(net, inside, size / f.shards(s.layout.optimizer_shards))
+        return all_reduce(net, s.along("region"), size / f.group.size) + where(x.regions > 1.0, gathered, 0.0)
+
+    seconds = family_sum(s.families, exchange)
     return [Term("outer sync", "outer", "network", seconds, "wan", every=maximum(x.local_steps, 1.0))]
 
 

@@ -10,6 +10,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.streaming import elementwise
+from perfmodel.specs.quality import published_loss
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum
 
@@ -26,13 +27,18 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
-    """Bytes on the wire; what is stored does not change. Scales of weights travel apart, those of gradients do not."""
-    recipe = situation.workload.recipe
+    """Bytes on the wire; what is stored does not change. Scales of weights travel apart, those of gradients do not.
+
+    What 4-bit gradients cost in quality is unknown where it was not published for that very model.
+    """
+    recipe, architecture = situation.workload.recipe, situation.architecture
+    loss = published_loss("quantised_collectives", "int8-int4", architecture.family, architecture.parameters)
     scale = 4.0 / BLOCK
     return {
         "weights_wire": choose(x.quantised_wire, (recipe.weights, 1.0)),
         "scales_wire": choose(x.quantised_wire, (0.0, scale)),
         "gradients_wire": choose(x.quantised_wire, (recipe.gradients, 0.5 + scale)),
+        "quality_loss": choose(x.quantised_wire, (0.0, float("nan") if loss is None else loss.value)),
     }
 
 

@@ -41,6 +41,11 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
     return [Line("recomputed layer", tier, layer * s.sizes.tokens)]
 
 
+def describe(x: Plan) -> str:
+    """The policy by name."""
+    return f"{('no', *POLICIES[1:])[int(x.recompute)]} recomputation"
+
+
 TECHNIQUE = Technique(
     name="recompute",
     summary="activations are recomputed in the backward pass instead of kept",
@@ -50,4 +55,5 @@ TECHNIQUE = Technique(
     axes=axes,
     layout=layout,
     memory=memory,
+    describe=describe,
 )

@@ -83,6 +83,10 @@ class Layout:
     """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
     quality_loss: Scalar = total()
     """Published relative loss of quality; NaN where none is published [1]."""
+    quality_accepted: Scalar = total()
+    """Published loss of techniques that were asked for by name; it does not count against the budget [1]."""
+    quality_unknown: Scalar = most()
+    """1 where a technique that was asked for by name has no published loss."""
     extra_steps: Scalar = total()
     """Published extra training steps for the same quality [1]."""
 

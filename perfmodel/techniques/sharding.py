@@ -98,18 +98,25 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
-    """Groups divide the replicas, and a group is never larger than the replicas it is named for."""
+    """Groups divide the replicas and are no larger; the optimizer is sharded at least as far as the rest."""
     del situation
     group = s.families[0].group.size
     worst: Scalar = 1.0
     for size in (x.weights_group, x.secondary_group, x.gradients_group, x.optimizer_group):
         parts = maximum(group / size, 1e-9)
         worst = maximum(worst, where(size >= ALL, where(group > 1.0, 1.0, 2.0), ceil(parts) / parts))
-    return {"sharding groups": worst}
+    order = maximum(x.weights_group, x.gradients_group) / x.optimizer_group
+    return {"sharding groups": maximum(worst, order)}
 
 
-def describe(weights: float, secondary: float, gradients: float, optimizer: float) -> str:
-    """Name of a tuple of groups in the field's terms."""
+def describe(x: Plan) -> str:
+    """Name of the groups in the field's terms."""
+    weights, secondary, gradients, optimizer = (
+        x.weights_group,
+        x.secondary_group,
+        x.gradients_group,
+        x.optimizer_group,
+    )
     names = {
         (False, False, False): "no sharding",
         (False, False, True): "ZeRO-1",
@@ -138,4 +145,5 @@ TECHNIQUE = Technique(
     terms=terms,
     memory=memory,
     legal=legal,
+    describe=describe,
 )

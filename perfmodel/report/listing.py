@@ -1,0 +1,71 @@
+"""What is shipped, by kind; names only, so that listing reads no file as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from perfmodel.specs import locate
+
+__all__ = ["ENTRIES", "LIST", "list_lines", "listing", "technique_entries"]
+
+LIST = "perfmodel.specs/1"
+
+ENTRIES: dict[str, Callable[[], list[locate.Entry]]] = {
+    "models": locate.model_names,
+    "clusters": locate.cluster_names,
+    "devices": locate.device_names,
+    "workloads": locate.workload_names,
+    "frameworks": locate.framework_names,
+}
+
+
+def listing(kind: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Return names by kind; techniques with what they are."""
+    wanted = [kind] if kind else [*ENTRIES, "techniques"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in wanted:
+        if name == "techniques":
+            found[name] = technique_entries()
+        else:
+            found[name] = [{"name": e.name, "aliases": list(e.aliases), "file": str(e.path)} for e in ENTRIES[name]()]
+    return found
+
+
+def technique_entries() -> list[dict[str, Any]]:
+    """Every technique: what it is, where it was published, which columns it has."""
+    from perfmodel.techniques import TECHNIQUES
+
+    return [
+        {
+            "name": t.name,
+            "summary": t.summary,
+            "source": t.source,
+            "phases": sorted(t.phases),
+            "columns": list(t.neutral),
+            "opt_in": t.opt_in,
+        }
+        for t in TECHNIQUES
+    ]
+
+
+def list_lines(found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """One line per name."""
+    lines: list[str] = []
+    for kind, entries in found.items():
+        if len(found) > 1:
+            lines += ["", kind.upper()] if lines else [kind.upper()]
+        wide = max((len(e["name"]) for e in entries), default=0)
+        for entry in entries:
+            rest = (
+                ", ".join(a for a in entry["aliases"] if a != entry["name"])
+                if "aliases" in entry
+                else _technique_text(entry)
+            )
+            lines.append(f"{entry['name']:<{wide}}  {rest}".rstrip())
+    return lines
+
+
+def _technique_text(entry: Mapping[str, Any]) -> str:
+    pins = ", ".join(entry["columns"])
+    return f"{entry['summary']}  [{pins}]" + ("  only with --use or --max-quality-loss" if entry["opt_in"] else "")

@@ -1,0 +1,168 @@
+"""An answer as a Markdown file: everything the screen shows, all ledgers, all counts, the front, every source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from perfmodel.api import Answers, Comparison
+from perfmodel.report import tables, verdict
+from perfmodel.report.compare import changed_facts, changed_seconds
+from perfmodel.report.hints import estimate_command, hints
+from perfmodel.report.words import (
+    View,
+    degrees_text,
+    headline,
+    machine_line,
+    percent,
+    shares,
+    spaced,
+    techniques_text,
+    views,
+    workload_line,
+)
+from perfmodel.solver.result import Answer, EvaluatedPlan
+from perfmodel.units import format_number, format_seconds
+
+__all__ = ["render"]
+
+
+def render(answers: Answers, command: str, compared: Comparison | None = None) -> str:
+    """Return the report of an answer, and of the what-if that led to it."""
+    seen = views(answers)
+    text = [f"# {headline(answers.model)} on {answers.system.name}", ""]
+    text += ["Made by", "", "```", command, "```", "", f"Machine: {machine_line(seen[0])}."]
+    if compared is not None:
+        text += _what_if(compared)
+    for view, found in zip(seen, answers.answers, strict=True):
+        text += _answer(view, found)
+    text += _provenance(seen[0], answers.answers)
+    asked = list(zip(seen, answers.answers, strict=True))
+    text += ["", "## What to ask next", "", "```", *hints(asked), "```"]
+    return "\n".join(text) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table; nothing where there are no rows."""
+    body = [_row(row) for row in rows]
+    left = ["---" if i == 0 else "---:" if h.endswith(_NUMBERS) else "---" for i, h in enumerate(head)]
+    return ["", _row(head), _row(left), *body] if body else []
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+_NUMBERS = ("time", "share", "GiB", "seconds", "plans", "s/step", "before", "after", "value")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+def _what_if(compared: Comparison) -> list[str]:
+    text = ["", "## What if", "", *(f"- {line}" for line in changed_facts(compared))]
+    pairs = zip(views(compared.before), compared.before.answers, compared.after.answers, strict=True)
+    for view, before, after in pairs:
+        text += ["", f"**{view.workload.name}**"]
+        for when, found in (("before", before), ("after", after)):
+            said = (
+                verdict.impossible(view, found) if found.best is None else verdict.verdict(view, found.best, use="")[0]
+            )
+            text += ["", f"{when}: {said}"]
+        if before.best is not None and after.best is not None:
+            text += ["", verdict.difference(view, before.best, after.best)]
+        terms = changed_seconds(compared, before.phase)
+        text += [""] if terms else []
+        text += [f"- {t}" for t in terms]
+    return text
+
+
+def _answer(view: View, found: Answer) -> list[str]:
+    text = ["", f"## {view.workload.name}", "", _sentence(workload_line(view.workload))]
+    if found.best is None:
+        text += ["", f"**{verdict.impossible(view, found)}**"]
+        for nearest in found.rejected[:1]:
+            text += ["", "Nearest: " + verdict.rejected_sentence(view, nearest)]
+            text += ["", "Possible by", "", *(f"- {w}" for w in verdict.remedies(view, found))]
+            text += _details(view, nearest.plan)
+    else:
+        said = verdict.verdict(view, found.best)
+        text += ["", f"**{said[0]}**", "", *said[1:]]
+        text += ["", f"Plan: {verdict.plan_line(view, found.best)}."]
+        text += ["", "```", estimate_command(view, found.best), "```"]
+        text += _details(view, found.best)
+        text += _choice(view, found, found.best)
+    return [*text, *_search(found), *_assumptions(found)]
+
+
+def _details(view: View, plan: EvaluatedPlan) -> list[str]:
+    text = ["", "### Where the time goes"]
+    rows = [(r.name, tables.seconds_text(r), percent(r.share, 1), r.resource) for r in tables.time_rows(view, plan)]
+    text += _table(("term", "time", "share", "resource"), rows)
+    text += ["", _sentence(verdict.bound_sentence(view, plan))]
+    for name, terms in (plan.extra_terms or {}).items():
+        rows = [
+            (r.name, tables.seconds_text(r), percent(r.share, 1), r.resource) for r in tables.pass_rows(view, terms)
+        ]
+        text += ["", f"One {name} pass takes {format_seconds(sum(t.seconds for t in terms))}."]
+        text += _table(("term", "time", "share", "resource"), rows)
+    text += ["", f"### Memory per {view.noun}"]
+    for ledger in plan.ledgers:
+        if len(plan.ledgers) > 1:
+            text += ["", f"The {ledger.stage} stage:"]
+        lines: list[tuple[str, str, str]] = []
+        for tier in tables.ledger_rows(ledger):
+            lines += [(tier.tier, name, size) for name, size in tier.lines]
+            lines.append((tier.tier, f"**sum, of {tier.capacity} GiB ({percent(tier.share)})**", f"**{tier.total}**"))
+        text += _table(("memory", "what", "GiB"), lines)
+    numbers = [(n, "not known" if v is None else format_number(v, 4)) for n, v in plan.metrics.items()]
+    return [*text, "", "### All numbers", *_table(("metric", "value"), numbers)]
+
+
+def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
+    text: list[str] = []
+    if found.scaling:
+        rows = [(f"**{n}**" if c else n, s, e) for n, s, e, c in tables.scaling_rows(found)]
+        text += ["", "### How many?", *_table((f"{view.noun}s", "s/step", f"speed per {view.noun}"), rows)]
+    if found.pareto:
+        text += ["", "### Speed against efficiency"]
+        text += _table((*found.pareto_axes, "plan"), tables.front_rows(view, found))
+    rivals = [
+        (
+            shares(r.score_ratio),
+            degrees_text(r.plan.degrees, levels=False),
+            techniques_text(r.plan),
+            verdict.speed(view, r.plan),
+            ", ".join(f"{n} +{format_seconds(s)}" for n, s in r.loses_on),
+        )
+        for r in found.runners_up
+    ]
+    if rivals:
+        text += ["", "### Next best", *_table(("behind", "degrees", "techniques", "speed", "loses on"), rivals)]
+    if found.rejected:
+        text += ["", "### Ruled out", ""]
+        text += [
+            f"- {verdict.rejected_sentence(view, r, best)} ({r.plans:,} plans fail on this alone)"
+            for r in found.rejected
+        ]
+    return [*text, "", "### How sure?", "", *(f"- {line}" for line in verdict.confidence(found))]
+
+
+def _search(found: Answer) -> list[str]:
+    c = found.certificate
+    text = ["", "### Search", "", verdict.search_sentence(found) + "."]
+    text += _table(("axis", "values"), [(n, f"{k:,}") for n, k in c.axes])
+    rows = [(n, f"{k:,}", f"{c.rejected_alone.get(n, 0):,}") for n, k in c.rejected.items()]
+    return [*text, *_table(("constraint", "rejected plans", "alone plans"), rows)]
+
+
+def _assumptions(found: Answer) -> list[str]:
+    rows = [(spaced(what), f"`{flag}`") for what, flag in found.assumptions]
+    return ["", "### Assumed", *_table(("what", "changed by"), rows)]
+
+
+def _provenance(view: View, answers: Sequence[Answer]) -> list[str]:
+    rows = list(dict.fromkeys((spaced(what), kind, source) for a in answers for what, kind, source in a.provenance))
+    counts = ", ".join(f"{n} {kind}" for kind, n in tables.fact_counts(view).items())
+    text = ["", "## What the numbers stand on", "", f"Facts of the machine: {counts}. The decisive ones:"]
+    return [*text, *_table(("quantity", "kind", "source"), rows)]

@@ -1,0 +1,143 @@
+"""Steady state of a replica under continuous batching: a closed loop of decode passes that prefills stall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from perfmodel.elementwise import Scalar, maximum
+from perfmodel.machine.build import Machine
+from perfmodel.network.topology import Network
+from perfmodel.phases.compose import Node
+from perfmodel.phases.memo import Memo
+from perfmodel.phases.serving import Passes, evaluate_passes
+from perfmodel.specs.workload import Slo
+from perfmodel.techniques.base import Line, Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.units import Seconds
+
+__all__ = ["Latency", "Replica", "closed_loop", "evaluate_serving"]
+
+
+class Latency(NamedTuple):
+    """Latencies of a request in steady state [s]."""
+
+    ttft: Seconds
+    tpot: Seconds
+    end_to_end: Seconds
+
+
+def closed_loop(
+    pass_seconds: Seconds,
+    prefill_seconds: Seconds,
+    *,
+    batch: Scalar,
+    output: Scalar,
+    stages: Scalar = 1.0,
+    tokens_per_pass: Scalar = 1.0,
+    request_overhead: Seconds = 0.0,
+) -> Latency:
+    r"""Latencies of ``batch`` requests that are replaced as soon as they finish.
+
+    Every other request's prefill stalls a request once per lifetime, for the time it holds a stage:
+
+    .. math:: TPOT = T_{decode} + \frac{B - 1}{n_{out}} \frac{P}{p},\qquad TTFT = t_0 + \tfrac12 T_{decode} + P
+
+    Parameters
+    ----------
+    pass_seconds : one decode pass of the batch [s].
+    prefill_seconds : prefill of one prompt through all stages [s].
+    batch : requests that share the passes of one rank.
+    output : output tokens of a request.
+    stages : pipeline stages; a prefill holds one of them at a time.
+    tokens_per_pass : tokens a request gains per decode pass.
+    request_overhead : host time per request [s].
+
+    Examples
+    --------
+    >>> closed_loop(0.02, 0.1, batch=1, output=100).tpot
+    0.02
+    """
+    stall = prefill_seconds / stages + request_overhead
+    tpot = pass_seconds / tokens_per_pass + maximum(batch - 1.0, 0.0) / output * stall
+    ttft = request_overhead + 0.5 * pass_seconds + prefill_seconds
+    return Latency(ttft, tpot, ttft + (output - 1.0) * tpot)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One replica under load; every number may be an array over the mesh.
+
+    Parameters
+    ----------
+    settled : record and derivations of the decode pass.
+    decode, prefill : composition of one decode pass, and of the prefill of one prompt.
+    pass_seconds : one decode pass [s].
+    tpot, ttft : in steady state with the batch full [s].
+    rate : requests per second of the replica.
+    devices : devices of the replica.
+    ledgers : memory lines of the first and the last stage.
+    ratios : demand / limit of every constraint.
+    """
+
+    settled: Settled
+    decode: Node
+    prefill: Node
+    pass_seconds: Seconds
+    tpot: Seconds
+    ttft: Seconds
+    rate: Scalar
+    devices: Scalar
+    ledgers: Mapping[str, tuple[Line, ...]]
+    ratios: Mapping[str, Scalar]
+
+
+def evaluate_serving(
+    x: Plan,
+    techniques: Sequence[Technique],
+    situation: Situation,
+    machine: Machine,
+    network: Network,
+    framework: Mapping[str, float],
+    memo: Memo[list[Term]] | None = None,
+) -> Replica:
+    """Evaluate one replica plan under load, or a whole mesh of plans at once."""
+    passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo)
+    return _under_load(passes, x.batch, situation, framework)
+
+
+def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: Mapping[str, float]) -> Replica:
+    """Latencies and rate of the closed loop, and the latency limits as ratios."""
+    s = passes.settled
+    latency = closed_loop(
+        passes.pass_seconds,
+        passes.prefill_seconds,
+        batch=s.batch,
+        output=float(situation.workload.output),
+        stages=s.stages,
+        tokens_per_pass=s.layout.tokens_per_pass,
+        request_overhead=framework.get("request_overhead", 0.0),
+    )
+    return Replica(
+        settled=s,
+        decode=passes.decode,
+        prefill=passes.prefill,
+        pass_seconds=passes.pass_seconds,
+        tpot=latency.tpot,
+        ttft=latency.ttft,
+        rate=batch / latency.end_to_end,
+        devices=passes.devices,
+        ledgers=passes.ledgers,
+        ratios={**passes.ratios, **_limits(latency, situation.workload.slo)},
+    )
+
+
+def _limits(latency: Latency, slo: Slo) -> dict[str, Scalar]:
+    """Latency over its limit, for the limits that are set."""
+    limits = (
+        ("TTFT", slo.ttft, latency.ttft),
+        ("TPOT", slo.tpot, latency.tpot),
+        ("end-to-end", slo.e2e, latency.end_to_end),
+    )
+    return {name: value / limit for name, limit, value in limits if limit is not None}

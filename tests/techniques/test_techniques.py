@@ -1,0 +1,450 @@
+"""What every technique must hold, and what each one claims: neutral values, order, ownership, memory, bytes moved."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from planning import neutral, setting, well_formed_plans
+
+from perfmodel.errors import Conflict
+from perfmodel.insight.setting import Setting
+from perfmodel.phases.training import Step
+from perfmodel.serving.steady import Replica
+from perfmodel.techniques import TECHNIQUES
+from perfmodel.techniques.base import Line, Technique
+from perfmodel.techniques.record import Layout, merge_layouts
+from perfmodel.techniques.settled import Plan
+from perfmodel.techniques.sharding import ALL, describe
+
+ALWAYS_ON = {"data_parallel", "batching"}
+"""Their columns size the plan itself; they have no off."""
+OPTIONAL = [t for t in TECHNIQUES if t.name not in ALWAYS_ON]
+
+TRAINING = [("llama-2-70b", "frontier", 256), ("mixtral-8x7b", "dgx-h100", 128)]
+SERVING = [("llama-2-13b", "npu-pim"), ("mixtral-8x22b", "dgx-h100")]
+
+
+def training(name: str = "llama-2-13b", machine: str = "frontier", devices: int = 64, **options: Any) -> Setting:
+    return setting(name, machine, "pretrain", devices=devices, **options)
+
+
+def all_training(name: str, machine: str, devices: int) -> Setting:
+    return training(name, machine, devices, use=("local_steps", "quantised_collectives"))
+
+
+def all_serving(name: str, machine: str) -> Setting:
+    return setting(name, machine, "chat", use=("weights_int4",))
+
+
+def totals(lines: Sequence[Line]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for line in lines:
+        found[line.tier] = found.get(line.tier, 0.0) + float(line.bytes)
+    return {tier: size for tier, size in found.items() if size}
+
+
+def outcome(evaluated: Step | Replica) -> dict[str, Any]:
+    """Every number that a plan is judged by."""
+    if isinstance(evaluated, Step):
+        times = {"seconds": evaluated.seconds, "busy": evaluated.busy}
+    else:
+        names = ("pass_seconds", "tpot", "ttft", "rate", "devices")
+        times = {n: getattr(evaluated, n) for n in names}
+    memory = {f"{s} {t}": b for s, lines in evaluated.ledgers.items() for t, b in totals(lines).items()}
+    return {**times, **memory, **evaluated.ratios}
+
+
+def plans_of(found: Setting, count: int, seed: int = 51) -> list[Plan]:
+    return list(well_formed_plans(found, np.random.default_rng(seed), count))
+
+
+def assert_same(one: Mapping[str, Any], other: Mapping[str, Any], *, rel: float = 1e-12) -> None:
+    for name in {*one, *other}:
+        assert float(one[name]) == pytest.approx(float(other[name]), rel=rel, nan_ok=True), name
+
+
+# --- what holds for all -------------------------------------------------------------------------------------------
+
+
+def without(found: Setting, technique: Technique) -> Any:
+    rest = [t for t in found.problem.techniques if t.name != technique.name]
+    return replace(found.problem, techniques=rest)
+
+
+def cases() -> list[Any]:
+    trained = [(t, all_training, c) for t in OPTIONAL if "training" in t.phases for c in TRAINING]
+    served = [(t, all_serving, c) for t in OPTIONAL if "serving" in t.phases for c in SERVING]
+    return [pytest.param(t, make, c, id=f"{t.name}-{c[0]}-{make.__name__}") for t, make, c in (*trained, *served)]
+
+
+@pytest.mark.parametrize(("technique", "make", "case"), cases())
+def test_neutral_is_absent(technique: Technique, make: Any, case: tuple[Any, ...]) -> None:
+    """Time, memory of every tier and every ratio, on random plans of the others."""
+    found = make(*case)
+    rng = np.random.default_rng(52)
+    absent = without(found, technique)
+    for x in itertools.islice(well_formed_plans(found, rng, 12), 12):
+        off = Plan(**{**vars(x), **technique.neutral})
+        with_neutral = outcome(found.problem.evaluate(off))
+        rest = Plan(**{n: v for n, v in vars(off).items() if n not in technique.neutral})
+        gone = outcome(absent.evaluate(rest))
+        own = set(with_neutral) - set(gone)
+        assert all(float(with_neutral[n]) <= 1.0 + 1e-12 for n in own), own
+        shared = {n: v for n, v in with_neutral.items() if n not in own}
+        assert_same({n: v for n, v in shared.items() if n in gone}, gone)
+
+
+@pytest.mark.parametrize(("make", "case"), [(all_training, c) for c in TRAINING] + [(all_serving, c) for c in SERVING])
+def test_order_does_not_matter(make: Any, case: tuple[Any, ...]) -> None:
+    found = make(*case)
+    rng = np.random.default_rng(53)
+    for x in plans_of(found, 6):
+        wanted = outcome(found.problem.evaluate(x))
+        for _ in range(4):
+            shuffled = [found.problem.techniques[int(i)] for i in rng.permutation(len(found.problem.techniques))]
+            assert_same(outcome(replace(found.problem, techniques=shuffled).evaluate(x)), wanted)
+
+
+def test_two_owners_are_both_named() -> None:
+    with pytest.raises(Conflict, match="one and two both set weights bytes"):
+        merge_layouts([("two", {"weights_bytes": 1.0}), ("one", {"weights_bytes": 0.5})])
+
+
+def test_a_field_no_rule_knows_is_an_error() -> None:
+    with pytest.raises(KeyError, match="typo"):
+        merge_layouts([("one", {"typo": 1.0})])
+
+
+def test_merging_commutes() -> None:
+    rng = np.random.default_rng(54)
+    declared = [
+        (f"t{i}", {"weights_shards": 2.0, "optimizer_off": 0.1 * i, "replay": 0.2 * i, "kept": 1.0 / (i + 1)})
+        for i in range(4)
+    ]
+    wanted = merge_layouts(declared)
+    assert (wanted.weights_shards, wanted.replay, wanted.kept) == (16.0, pytest.approx(0.6), 0.25)
+    for _ in range(5):
+        shuffled = [declared[int(i)] for i in rng.permutation(4)]
+        assert merge_layouts(shuffled) == wanted
+    assert merge_layouts([]) == Layout()
+
+
+def test_plans_never_beat_their_bound() -> None:
+    from perfmodel.solver.evaluate import evaluate_plan
+
+    for make, options in ((all_training, TRAINING), (all_serving, SERVING)):
+        for case in options:
+            found = make(*case)
+            for x in plans_of(found, 40, seed=55):
+                plan = evaluate_plan(found.problem, x)
+                assert plan.bound_seconds <= plan.timed_seconds * (1 + 1e-9), vars(x)
+
+
+# --- sharding -----------------------------------------------------------------------------------------------------
+
+
+def lines_of(step: Any, stage: str = "first") -> dict[str, float]:
+    return {line.name: float(line.bytes) for line in step.ledgers[stage]}
+
+
+def zero(w: float, g: float, o: float, secondary: float | None = None) -> dict[str, float]:
+    return {"weights_group": w, "secondary_group": secondary or w, "gradients_group": g, "optimizer_group": o}
+
+
+@pytest.mark.parametrize(
+    ("groups", "weights", "gradients", "optimizer"),
+    [((1, 1, 1), 1, 1, 1), ((1, 1, ALL), 1, 1, 64), ((1, ALL, ALL), 1, 64, 64), ((ALL, ALL, ALL), 64, 64, 64),
+     ((2, 8, ALL), 2, 8, 64), ((8, 8, ALL), 8, 8, 64)],
+)  # fmt: skip
+def test_memory_of_sharded_states(groups: tuple[float, ...], weights: int, gradients: int, optimizer: int) -> None:
+    """Rajbhandari et al., arXiv:1910.02054, figure 1: (2 + 2 + K) bytes per parameter, each state over its group."""
+    found = training(changes={"recipe": "bf16-grads"})
+    lines = lines_of(found.problem.evaluate(neutral(found, **zero(*groups))))
+    parameters = found.problem.situation.architecture.parameters
+    assert lines["weights"] == pytest.approx(2.0 * parameters / weights)
+    assert lines["gradients"] == pytest.approx(2.0 * parameters / gradients)
+    assert lines["optimizer"] == pytest.approx(12.0 * parameters / optimizer)
+    held = [dim.degree for dim in found.problem.evaluate(neutral(found)).settled.dims if dim.name == "data"]
+    assert held == [64.0]
+
+
+def test_a_second_copy_inside_the_node_is_paid_for() -> None:
+    found = training()
+    plain = lines_of(found.problem.evaluate(neutral(found, **zero(ALL, ALL, ALL))))
+    copied = lines_of(found.problem.evaluate(neutral(found, **zero(ALL, ALL, ALL, secondary=8.0))))
+    parameters = found.problem.situation.architecture.parameters
+    assert plain["secondary weights"] == 0.0
+    assert copied["secondary weights"] == pytest.approx(2.0 * parameters / 8.0)
+
+
+def term_seconds(step: Any) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for row in step.tree.exposed():
+        found[row.name] = found.get(row.name, 0.0) + row.busy
+    return found
+
+
+def test_sharding_moves_the_bytes_it_says() -> None:
+    """ZeRO-3 gathers twice and scatters once per micro-batch; ZeRO-1 gathers once a step; nothing is left to sync."""
+    found = training()
+    one, three = (
+        term_seconds(found.problem.evaluate(neutral(found, **zero(*g)))) for g in ((1, 1, ALL), (ALL, ALL, ALL))
+    )
+    assert one.get("weight gather", 0.0) == 0.0
+    assert one["updated weights"] > 0.0
+    assert one["gradient sync"] > 0.0
+    assert three["weight gather"] > 0.0
+    assert three["gradient scatter"] > 0.0
+    assert three.get("updated weights", 0.0) == 0.0
+    assert three.get("gradient sync", 0.0) == 0.0
+
+
+def test_near_groups_gather_faster_than_far_ones() -> None:
+    found = training()
+    gather = [
+        term_seconds(found.problem.evaluate(neutral(found, **zero(w, max(w, 8.0), ALL))))["weight gather"]
+        for w in (2.0, 8.0, ALL)
+    ]
+    assert gather[0] < gather[1] < gather[2]
+
+
+def test_expert_states_shard_over_their_own_replicas() -> None:
+    """Tensor and expert ranks hold other experts: of 64 ranks with tp 2 and ep 4, eight hold the same ones."""
+    found = training("mixtral-8x7b", "dgx-h100", 64, changes={"recipe": "bf16-grads"})
+    x = neutral(found, tp=2, ep=4, **zero(1, 1, ALL))
+    step = found.problem.evaluate(x)
+    dense, experts = step.settled.families
+    assert (dense.group.size, experts.group.size) == (32.0, 8.0)
+    architecture = found.problem.situation.architecture
+    whole = architecture.expert_parameters
+    assert experts.first == pytest.approx(whole / 8)
+    assert experts.first * 64 / experts.group.size == pytest.approx(whole)  # every expert somewhere, no more no less
+    lines = lines_of(step)
+    assert lines["optimizer"] == pytest.approx(12.0 * (dense.first / 32.0 + experts.first / 8.0))
+
+
+@pytest.mark.parametrize(
+    ("tp", "pp", "ep", "cp"), [(1, 1, 1, 1), (2, 1, 4, 1), (4, 2, 2, 1), (2, 4, 1, 2), (1, 8, 8, 1)]
+)
+def test_states_of_all_ranks_are_the_whole(tp: int, pp: int, ep: int, cp: int) -> None:
+    """Fully sharded states over every rank hold each parameter once (norms and router are copied by tensor ranks)."""
+    found = training("mixtral-8x7b", "dgx-h100", 64, changes={"recipe": "bf16-grads"})
+    step = found.problem.evaluate(neutral(found, tp=tp, pp=pp, ep=ep, cp=cp, **zero(ALL, ALL, ALL)))
+    architecture, s = found.problem.situation.architecture, step.settled
+    per_stage = 64 / pp
+    layers = sum(f.layer / f.group.size for f in s.families) * per_stage * architecture.layers
+    ends = (s.embedding + s.head) / s.families[0].group.size * per_stage
+    copied = (tp - 1) * (sum(s.counts.whole.values()) * architecture.layers + architecture.extra)
+    assert layers + ends == pytest.approx(architecture.parameters + copied, rel=1e-9)
+
+
+def grouped(weights: float, secondary: float, gradients: float, optimizer: float) -> Plan:
+    return Plan(weights_group=weights, secondary_group=secondary, gradients_group=gradients, optimizer_group=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("groups", "name"),
+    [((1, 1, 1, 1), "no sharding"), ((1, 1, 1, ALL), "ZeRO-1"), ((1, 1, ALL, ALL), "ZeRO-2"),
+     ((ALL, ALL, ALL, ALL), "ZeRO-3"), ((1, 1, 1, 8), "ZeRO-1 over 8")],
+)  # fmt: skip
+def test_groups_have_names(groups: tuple[float, ...], name: str) -> None:
+    assert describe(grouped(*groups)) == name
+
+
+def test_three_levels_have_three_sizes_in_their_name() -> None:
+    text = describe(grouped(2, 2, 8, ALL))
+    assert all(part in text for part in ("weights over 2", "gradients over 8", "optimizer over all"))
+
+
+# --- others -------------------------------------------------------------------------------------------------------
+
+
+def test_recomputation_trades_memory_for_time() -> None:
+    found = training(changes={"fused_attention": False, "sequence": 2048})
+    steps = [found.problem.evaluate(neutral(found, tp=8, recompute=r)) for r in (0, 1, 2)]
+    activations = [lines_of(s)["activations"] for s in steps]
+    assert activations[0] > activations[1] > activations[2]
+    assert steps[0].seconds < steps[1].seconds < steps[2].seconds
+    kept = steps[0].settled.kept
+    tokens, layers = steps[0].settled.sizes.tokens, steps[0].settled.layers
+    assert activations[2] == pytest.approx(kept.boundary * tokens * layers)
+    assert activations[0] - activations[1] == pytest.approx(kept.scores * tokens * layers)
+
+
+def test_full_recomputation_repeats_one_forward_pass() -> None:
+    found = training(framework="megatron-lm")
+    plain, full = (found.problem.evaluate(neutral(found, tp=8, recompute=r)) for r in (0, 2))
+    forward = sum(t.seconds for t in plain.terms if t.slot == "layer_forward" and t.lane == "main")
+    passes = plain.settled.micro_batches * plain.settled.layers
+    assert full.seconds - plain.seconds == pytest.approx(forward * passes, rel=1e-6)
+
+
+def test_with_fused_kernels_selective_recomputation_is_free() -> None:
+    found = training()
+    plain, selective = (found.problem.evaluate(neutral(found, tp=8, recompute=r)) for r in (0, 1))
+    assert selective.seconds == pytest.approx(plain.seconds, rel=1e-12)
+
+
+def test_offload_moves_exactly_the_optimizer() -> None:
+    found = training()
+    columns = zero(1, 1, ALL)
+    kept, moved = (found.problem.evaluate(neutral(found, tp=2, optimizer_host=h, **columns)) for h in (0, 1))
+    here, there = lines_of(kept), lines_of(moved)
+    assert there["optimizer"] == 0.0
+    assert there["offloaded optimizer"] == pytest.approx(here["optimizer"])
+    assert here["offloaded optimizer"] == 0.0
+    terms = term_seconds(moved)
+    link = found.machine.host_link
+    owned = here["optimizer"] / found.workload.recipe.optimizer_bytes
+    assert terms["gradients to host"] == pytest.approx(owned * found.workload.recipe.gradients / link)
+    assert terms["weights from host"] == pytest.approx(owned * found.workload.recipe.weights / link)
+    assert terms["host optimizer"] > 0.0
+
+
+def test_half_an_offload_runs_beside_the_device() -> None:
+    found = training()
+    times = [
+        found.problem.evaluate(neutral(found, tp=2, optimizer_host=h, **zero(1, 1, ALL))).seconds for h in (0, 0.5, 1)
+    ]
+    assert times[0] < times[1] < times[2]
+
+
+def test_context_ranks_share_work_and_memory() -> None:
+    found = training(changes={"sequence": 16384, "global_batch": 16384 * 64})
+    alone, shared = (found.problem.evaluate(neutral(found, tp=2, cp=c)) for c in (1, 4))
+    assert shared.settled.sizes.tokens * 4 == alone.settled.sizes.tokens
+    assert lines_of(shared)["activations"] * 4 == pytest.approx(lines_of(alone)["activations"])
+    assert lines_of(shared)["weights"] == lines_of(alone)["weights"]
+    assert shared.settled.families[0].group == alone.settled.families[0].group  # context ranks agree on gradients
+    flops = [
+        sum(t.bound for t in s.terms if t.slot == "layer_forward" and t.core) * s.settled.micro_batches
+        for s in (alone, shared)
+    ]
+    assert flops[1] == pytest.approx(flops[0], rel=0.01)  # a quarter of each sequence, four times the sequences
+
+
+def test_regions_that_drift_share_no_gradient() -> None:
+    found = training("llama-2-7b", "frontier", 128, use=("local_steps",))
+    together = found.problem.evaluate(neutral(found))
+    apart = found.problem.evaluate(neutral(found, regions=4, local_steps=100))
+    assert together.settled.families[0].group.size == 128
+    assert apart.settled.families[0].group.size == 32
+    assert apart.settled.micro_batches == together.settled.micro_batches
+    slots = {t.slot for t in apart.terms if t.name == "outer sync"}
+    assert slots == {"outer"}
+    rows = {r.name: r.busy for r in apart.tree.exposed()}
+    often = found.problem.evaluate(neutral(found, regions=4, local_steps=50))
+    twice = {r.name: r.busy for r in often.tree.exposed()}
+    assert twice["outer sync"] == pytest.approx(2 * rows["outer sync"])
+    assert lines_of(apart)["outer optimizer"] == pytest.approx(8.0 * apart.settled.families[0].first)
+
+
+def test_quantised_wires_shrink_traffic_not_storage() -> None:
+    found = training(use=("quantised_collectives",))
+    columns = zero(ALL, ALL, ALL)
+    plain, packed = (found.problem.evaluate(neutral(found, quantised_wire=q, **columns)) for q in (0, 1))
+    assert lines_of(plain)["weights"] == lines_of(packed)["weights"]
+    before, after = term_seconds(plain), term_seconds(packed)
+    assert after["weight gather"] == pytest.approx(before["weight gather"] / 2.0, rel=0.15)
+    assert (
+        before["gradient scatter"] / 8.0 < after["gradient scatter"] < before["gradient scatter"] / 6.0
+    )  # latency stays
+
+
+# --- serving ------------------------------------------------------------------------------------------------------
+
+
+def test_four_bit_weights_are_stored_in_four_bits() -> None:
+    """0.5 B and 20 bits per group of 128; embedding, head and norms keep 16 bits."""
+    found = setting("llama-2-13b", "h200-8x", "chat", use=("weights_int4",))
+    plain, packed = (found.problem.evaluate(neutral(found, tp=1, batch=8, int4=i)) for i in (0, 1))
+    architecture = found.problem.situation.architecture
+    matrices = sum(plain.settled.counts.split.values()) * architecture.layers
+    saved = matrices * (2.0 - (0.5 + 2.5 / 128.0))
+    assert lines_of(plain)["weights"] - lines_of(packed)["weights"] == pytest.approx(saved)
+    assert packed.pass_seconds < plain.pass_seconds
+    assert packed.settled.layout.quality_accepted > 0.0
+
+
+def pim(**columns: Any) -> tuple[Setting, Any]:
+    found = setting("llama-2-13b", "npu-pim", "chat")
+    return found, found.problem.evaluate(neutral(found, tp=4, batch=64, **columns))
+
+
+def test_an_engine_that_shares_memory_keeps_the_cache_in_it() -> None:
+    found, plain = pim()
+    _, beside = pim(attention_engine="pim", sub_batches=1)
+    cache = [next(line for line in r.ledgers["first"] if line.name == "KV cache") for r in (plain, beside)]
+    assert cache[0] == cache[1]
+    assert found.machine.engine("pim").link is None
+    assert not [r for r in beside.decode.exposed() if r.name == "to attention engine"]
+    attention = {r.resource.split()[0] for r in beside.decode.exposed() if r.name == "attention"}
+    assert attention == {"pim"}
+
+
+def test_sub_batches_interleave_two_engines() -> None:
+    """Two halves of the batch: each layer takes the longer of the two engines, not their sum."""
+    _, whole = pim(attention_engine="pim", sub_batches=1)
+    _, halves = pim(attention_engine="pim", sub_batches=2)
+    assert whole.settled.sizes.sequences == 2 * halves.settled.sizes.sequences
+    busy = {"main": 0.0, "pim": 0.0}
+    for row in halves.decode.exposed():
+        if row.resource != "host cpu":
+            busy["pim" if row.resource.startswith("pim") else "main"] += row.busy
+    host = sum(r.busy for r in halves.decode.exposed() if r.name == "host per pass")
+    assert halves.pass_seconds < host + sum(busy.values())
+    assert halves.pass_seconds >= host + max(busy.values()) * 0.95
+
+
+def test_an_engine_of_its_own_is_reached_over_its_link() -> None:
+    found = setting("llama-2-13b", "npu-pim", "chat")
+    engine = found.machine.engine("pim")
+    linked = replace(engine, link=50e9, tier="pim memory")
+    machine = replace(
+        found.machine,
+        engines={**found.machine.engines, "pim": linked},
+        tiers={**found.machine.tiers, "pim memory": engine.capacity},
+    )
+    problem = replace(found.problem, machine=machine, memo=type(found.problem.memo)())
+    x = neutral(found, tp=4, batch=64, attention_engine="pim")
+    replica = problem.evaluate(x)
+    assert next(line.tier for line in replica.ledgers["first"] if line.name == "KV cache") == "pim memory"
+    moved = [r for r in replica.decode.exposed() if r.name == "to attention engine"]
+    architecture = found.problem.situation.architecture
+    mixer = architecture.runs[0].layer.mixer
+    numbers = 64 * (mixer.heads + mixer.kv_heads) * 2 * mixer.head_dim / 4
+    assert sum(r.busy for r in moved) == pytest.approx(numbers * 2.0 / 50e9 * architecture.layers)
+
+
+def test_expert_ranks_of_a_replica_hold_each_expert_once() -> None:
+    found = setting("mixtral-8x22b", "dgx-h100", "chat")
+    one, eight = (lines_of(found.problem.evaluate(neutral(found, tp=1, batch=64, ep=e)))["weights"] for e in (1, 8))
+    experts = 2.0 * found.problem.situation.architecture.expert_parameters
+    assert one - eight == pytest.approx(experts * 7 / 8)
+
+
+def test_more_requests_together_are_more_efficient_and_slower() -> None:
+    found = setting("llama-3.1-70b", "h200-8x", "chat")
+    replicas = [found.problem.evaluate(neutral(found, tp=8, batch=b)) for b in (1, 4, 16, 64, 256)]
+    rates = [r.rate for r in replicas]
+    times = [r.tpot for r in replicas]
+    assert rates == sorted(rates)
+    assert times == sorted(times)
+
+
+def test_a_situation_is_all_that_axes_see() -> None:
+    """Axes are proposed without a plan, and their first value is the neutral one."""
+    for make, options in ((all_training, TRAINING), (all_serving, SERVING)):
+        for case in options:
+            found = make(*case)
+            for technique in found.problem.techniques:
+                for axis in technique.axes(found.problem.situation):
+                    assert len(set(axis.values)) == len(axis.values)
+                    for column, value in zip(axis.columns, axis.values[0], strict=True):
+                        if column in technique.neutral and technique.name not in ALWAYS_ON:
+                            assert value == technique.neutral[column], (technique.name, column)
