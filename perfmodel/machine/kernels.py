@@ -208,7 +208,8 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
 def _moe(work: Work, engine: Engine) -> KernelTime:
     """Two grouped products, each the best tile of a library, and what routing adds to them."""
     c, routed = engine.constant("moe", work.format), work.routed
-    assert routed is not None
+    if routed is None:
+        raise ValueError("work of fused experts says how its tokens are routed")
     rows, width, hidden, _ = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)

@@ -13,7 +13,21 @@ from perfmodel.elementwise import Scalar, maximum
 from perfmodel.operators.work import Routed, Shape, Work
 from perfmodel.units import Bytes
 
-__all__ = ["HEIGHTS", "Loads", "even_loads", "expected_loads", "moe", "sampled_loads", "skewed_loads", "summed"]
+__all__ = [
+    "HEIGHTS",
+    "Loads",
+    "busiest",
+    "chosen",
+    "even_choice",
+    "even_loads",
+    "expected_loads",
+    "group_limited",
+    "moe",
+    "sampled_group_limited_loads",
+    "sampled_loads",
+    "skewed_loads",
+    "summed",
+]
 
 Counts = NDArray[np.int64]
 """Tokens of every expert: last axis the experts of a rank, axis before it the ranks."""
@@ -76,7 +90,7 @@ def skewed_loads(
 
     Popularities are drawn by inverting the distribution function between 1 and 0.8 tokens (0.01 and 2 where there are
     fewer pairs than experts), scaled to the number of pairs and rounded; no expert gets more than every token. What
-    rounding leaves over is dealt rank by rank to the least loaded experts, so few tokens are spread, not clustered [1]_.
+    rounding leaves over is dealt rank by rank to the least loaded experts: few tokens are spread, not clustered [1]_.
 
     References
     ----------
@@ -84,21 +98,20 @@ def skewed_loads(
     """
     pairs, local = tokens * top_k, experts // ranks
     low, high = (1.0, 0.8 * tokens) if pairs > experts else (0.01, 2.0)
-    u = np.random.default_rng(0).random((samples, experts))
-    drawn = _inverse_power(u, skew, low, high)
-    loads = np.rint(drawn / drawn.sum(axis=1, keepdims=True) * pairs).astype(np.int64)
-    loads = np.minimum(loads, tokens).reshape(samples, ranks, local)
+    drawn = _inverse_power(np.random.default_rng(0).random((samples, experts)), skew, low, high)
+    wanted = np.rint(drawn / drawn.sum(axis=1, keepdims=True) * pairs)
+    loads: Counts = np.minimum(wanted, tokens).astype(np.int64).reshape(samples, ranks, local)
     for sample in loads:
         _deal(sample, pairs - int(sample.sum()), tokens)
     return loads
 
 
-def _inverse_power(u: NDArray[Any], skew: float, low: float, high: float) -> NDArray[Any]:
+def _inverse_power(u: NDArray[np.float64], skew: float, low: float, high: float) -> NDArray[np.float64]:
     """Quantiles of a density that falls as ``x**-skew`` between ``low`` and ``high``."""
     if abs(skew - 1.0) < 1e-9:
-        return low * (high / low) ** u
+        return np.asarray(low * (high / low) ** u)
     power = 1.0 - skew
-    return ((high**power - low**power) * u + low**power) ** (1.0 / power)
+    return np.asarray(((high**power - low**power) * u + low**power) ** (1.0 / power))
 
 
 def _deal(loads: Counts, rest: int, most: int) -> None:
@@ -121,7 +134,40 @@ def _deal(loads: Counts, rest: int, most: int) -> None:
 def busiest(loads: Counts) -> Counts:
     """Loads of the experts of the busiest rank of every sample: shape (samples, experts of a rank)."""
     ranks = loads.sum(axis=-1).argmax(axis=-1)
-    return loads[np.arange(len(loads)), ranks]
+    return np.asarray(loads[np.arange(len(loads)), ranks])
+
+
+def chosen(loads: Counts, tokens: int, top_k: int) -> Counts:
+    """Experts of every token that add up to the loads of all experts, none twice: shape (tokens, top_k).
+
+    Examples
+    --------
+    >>> chosen(np.array([3, 1, 2]), 3, 2).tolist()
+    [[0, 2], [0, 2], [0, 1]]
+    """
+    order = np.argsort(-loads, kind="stable")
+    return np.repeat(order, loads[order]).reshape(top_k, tokens).T
+
+
+def group_limited(choice: Counts, experts: int, groups: int, kept: int) -> Counts:
+    """What a router that first keeps the best groups of experts makes of a choice, ties going to the first [1]_.
+
+    Groups are ranked by their two best experts; a token that wanted experts of other groups takes unwanted ones of
+    the groups it keeps.
+
+    References
+    ----------
+    .. [1] DeepSeek-AI, "DeepSeek-V3 technical report", arXiv:2412.19437, section 2.1.2.
+    """
+    tokens, top_k = choice.shape
+    token = np.arange(tokens)[:, None]
+    wanted = np.zeros((tokens, experts), dtype=np.int64)
+    wanted[token, choice] = 1
+    best = np.minimum(wanted.reshape(tokens, groups, -1).sum(axis=-1), 2)
+    open_ = np.zeros((tokens, groups), dtype=np.int64)
+    open_[token, np.argsort(-best, axis=1, kind="stable")[:, :kept]] = 2
+    score = wanted + np.repeat(open_, experts // groups, axis=1)
+    return np.argsort(-score, axis=1, kind="stable")[:, :top_k]
 
 
 @lru_cache(maxsize=8192)
@@ -139,6 +185,20 @@ def sampled_loads(tokens: int, top_k: int, experts: int, skew: float = 0.0, rank
     return summed(busiest(skewed_loads(tokens, top_k, experts, skew, ranks=ranks)))
 
 
+@lru_cache(maxsize=512)
+def sampled_group_limited_loads(
+    tokens: int, top_k: int, experts: int, skew: float, ranks: int, groups: int, kept: int
+) -> Loads:
+    """Loads of the rank that would be busiest under :func:`skewed_loads`, after :func:`group_limited`."""
+    few = min(tokens, 512)  # loads grow in proportion beyond
+    local, found = experts // ranks, []
+    for sample in skewed_loads(few, top_k, experts, skew, ranks=ranks, samples=4):
+        order = np.roll(np.arange(ranks), -int(sample.sum(axis=-1).argmax()))
+        choice = group_limited(chosen(sample[order].ravel(), few, top_k), experts, groups, kept)
+        found.append(np.bincount(choice.ravel(), minlength=experts)[:local])
+    return summed(np.array(found) * (tokens / few))
+
+
 def expected_loads(rows: Scalar, active: Scalar) -> Loads:
     """Loads where ``rows`` pairs spread evenly over ``active`` experts: a closed form for any kind of number.
 
@@ -147,7 +207,7 @@ def expected_loads(rows: Scalar, active: Scalar) -> Loads:
     Examples
     --------
     >>> expected_loads(64.0, 2.0).tiles
-    (8.5, 4.5, 2.5, 2.0, 2.0)
+    (8.875, 4.9375, 2.96875, 2.0, 2.0)
     """
     tiles = tuple(maximum(active, rows / height + 0.5 * active * (1.0 - 1.0 / height)) for height in HEIGHTS)
     return Loads(rows, active, tiles)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-
 from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.formats import STORAGE
-from perfmodel.operators.moe import HEIGHTS, Loads, moe, sampled_loads
+from perfmodel.operators.moe import HEIGHTS, Loads, moe, sampled_group_limited_loads, sampled_loads
 from perfmodel.units import Seconds
 
 __all__ = ["MODEL"]
@@ -50,7 +49,11 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     framework, kernel = row.get("framework", "") or "unnamed", row.get("kernel", "")
     if experts % ep:
         raise Unpredictable("experts do not divide over the ranks")
-    loads = sampled_loads(tokens, top_k, experts, _skew(row.get("distribution", "")), ep)
+    skew = _skew(row.get("distribution", ""))
+    if skew and (hidden, inter, top_k, experts) in _GROUP_LIMITED:
+        loads = sampled_group_limited_loads(tokens, top_k, experts, skew, ep, 8, 4)
+    else:
+        loads = sampled_loads(tokens, top_k, experts, skew, ep)
     sizes = {
         "tokens": float(tokens),
         "hidden": float(hidden),
@@ -74,6 +77,8 @@ def _skew(distribution: str) -> float:
     return float(power)
 
 
+_GROUP_LIMITED = {(7168, 2048, 8, 256)}
+"""Models whose routers keep 4 of 8 groups of experts: (hidden, inner width, experts per token, experts)."""
 _NEMOTRON = {(2688, 1856, 6, 128)}
 
 
