@@ -157,7 +157,16 @@ def _read_decode(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]
     sizes["cache_bytes"] = cache_bytes
     resident = row.get("kv_fits_l2", "")
     sizes["resident"] = float(resident) if resident else 0.0
-    return Identity(format, row.get("framework", "") or "unnamed", row.get("kernel", "")), sizes
+    kernel, group = row.get("kernel", ""), sizes["q_heads"] / sizes["kv_heads"]
+    if group == 1.0:
+        kernel += " ungrouped"
+    elif group > _WIDEST.get(kernel, group):
+        kernel += " wide"
+    return Identity(format, row.get("framework", "") or "unnamed", kernel.strip()), sizes
+
+
+_WIDEST = {"torch_flow": 32.0}
+"""Query heads per key head that the kernel for groups takes at most; beyond, another kernel runs."""
 
 
 def _predict_decode(columns: Columns, engine: Engine, constants: Constants, format: str) -> Seconds:

@@ -63,7 +63,9 @@ _CONTEXT = (
     Parameter("memory_fraction", 0.7, 0.05, 1.0, 0.3),
     Parameter("launch", 7e-6, 0.5e-6, 900e-6, 0.8, "s"),
     Parameter("prologue", 1.5e-6, 0.05e-6, 40e-6, 0.8, "s"),
+    Parameter("corner", 2.5, 1.0, 6.0, 0.4),
     Parameter("ramp", 1e-6, 1e-9, 400e-6, 1.6, "s"),
+    Parameter("row_floor", 64.0, 4.0, 256.0, 0.8),
 )
 _GENERATION = (
     Parameter("compute_fraction", 0.5, 0.02, 1.1, 0.5),
