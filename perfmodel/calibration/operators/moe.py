@@ -97,6 +97,8 @@ _LIBRARIES = ("marlin", "trtllm", "cutlass", "triton")
 def _kernel(framework: str, kernel: str) -> str:
     """Library of a kernel name."""
     name = kernel.removeprefix(framework).lower()
+    if "nongated" in name:
+        return "cutlass"
     return next((library for library in _LIBRARIES if library in name), "")
 
 
