@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,13 @@ def least(cost: Callable[..., Scalar], options: tuple[tuple[float, ...], ...], *
     if is_symbol(*sizes):
         return minimum(*(cost(*row) for row in options)) if len(options) > 1 else cost(*options[0])
     depth = max((np.ndim(s) for s in sizes), default=0)
-    columns = np.asarray(options, dtype=float).T.reshape(len(options[0]), len(options), *([1] * depth))
-    result = np.min(cost(*columns), axis=0)
+    result = cost(*_columns(options, depth)).min(axis=0)
     return float(result) if depth == 0 else result
+
+
+@lru_cache(maxsize=64)
+def _columns(options: tuple[tuple[float, ...], ...], depth: int) -> tuple[Any, ...]:
+    """Return one array per entry of the options, on an axis in front of ``depth`` others."""
+    table = np.asarray(options, dtype=float).T.reshape(len(options[0]), len(options), *([1] * depth))
+    table.setflags(write=False)
+    return tuple(table)

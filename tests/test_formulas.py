@@ -23,7 +23,7 @@ from perfmodel.machine.engine import Constants, Engine, MemoryLevel
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network import collectives
 from perfmodel.network.topology import Group, Network, NetworkLevel
-from perfmodel.operators import attention, gemm, layers, state, streaming
+from perfmodel.operators import attention, gemm, layers, moe, state, streaming
 from perfmodel.operators.work import Work
 
 UNITS = ("s", "B", "FLOP")
@@ -100,6 +100,18 @@ FORMULAS: dict[str, Formula] = {
         {**_sizes("m", "n", "k", "batch"), "element_bytes": BYTES, "weight_bytes": BYTES},
         {"element_bytes": "B", "weight_bytes": "B"},
         {**WORK, "reuse": "1.5 B"},
+    ),
+    "moe": Formula(
+        lambda tokens, hidden, width, rows, active, element_bytes, weight_bytes: moe.moe(
+            tokens, hidden, width, moe.expected_loads(rows, active), experts=active,
+            element_bytes=element_bytes, weight_bytes=weight_bytes,
+        ),
+        {**_sizes("tokens", "hidden", "width", "rows", "active"), "element_bytes": BYTES, "weight_bytes": BYTES},
+        {"element_bytes": "B", "weight_bytes": "B"},
+        {**WORK, "reuse": "1.5 B"},
+    ),
+    "expected_loads": Formula(
+        lambda rows, active: sum(moe.expected_loads(rows, active).tiles), _sizes("rows", "active"), {}, {"value": ""}
     ),
     "gemv": Formula(gemm.gemv, _sizes("n", "k"), {}, {"flops": ""}),
     "attention": Formula(
@@ -204,7 +216,8 @@ for _name in COLLECTIVES:
     )
 
 NOT_FORMULAS = {"layer_calls", "backward_of", "head_calls", "embedding_calls", "layer_parameters", "widest"}
-"""They return lists of calls or counts of a specification; the functions they are made of are tested here."""
+NOT_FORMULAS |= set(moe.__all__) - {"moe", "expected_loads"}
+"""They return lists of calls, counts of a specification or of random routings; what they are made of is tested here."""
 
 
 def public(module: ModuleType) -> set[str]:
@@ -212,7 +225,7 @@ def public(module: ModuleType) -> set[str]:
 
 
 def test_no_formula_escapes() -> None:
-    names = set().union(*(public(m) for m in (gemm, attention, streaming, layers, state, collectives)))
+    names = set().union(*(public(m) for m in (gemm, attention, moe, streaming, layers, state, collectives)))
     assert names - NOT_FORMULAS <= set(FORMULAS)
 
 
@@ -276,7 +289,8 @@ def test_units_follow(name: str) -> None:
 
 def _constants(scale: float) -> Constants:
     """Every constant away from zero; times in a unit ``scale`` times smaller."""
-    times = {n: t * scale for n, t in (("launch", 3e-6), ("k_step", 2e-7), ("prologue", 1e-6), ("kv_step", 3e-7))}
+    values = {"launch": 3e-6, "k_step": 2e-7, "prologue": 1e-6, "kv_step": 3e-7, "split_launch": 2e-6, "row_step": 1e-8}
+    times: dict[str, Any] = {n: t * scale for n, t in values.items()}
     return Constants(0.8, 0.85, wave_quantisation=0.4, exponential_cost=0.3, **times)
 
 
@@ -299,6 +313,7 @@ WORKS: dict[str, Callable[..., Work]] = {
     "attention": lambda a, b, c: attention.attention(2.0, 16.0, 4.0, 128.0, 128.0, a, a + b),
     "decode_attention": lambda a, b, c: attention.decode_attention(a, 16.0, 4.0, 128.0, 128.0, b),
     "elementwise": lambda a, b, c: streaming.norm(a, b),
+    "moe": lambda a, b, c: moe.moe(a, b, c, moe.expected_loads(2.0 * a, 8.0), experts=8.0),
     "scan": lambda a, b, c: streaming.selective_scan(1.0, a, b, 64.0, stream_bytes=2e3, carry=True),
 }
 
@@ -345,11 +360,11 @@ def test_units_of_kernels_follow(name: str) -> None:
     """Seconds, bytes and operations in other units; bytes and operations of the work rescaled alike."""
     rng = np.random.default_rng(25)
     s, b, f = SCALES["s"], SCALES["B"], SCALES["FLOP"]
-    constants = {"SPLIT_REDUCTION": kernels.SPLIT_REDUCTION * s, "PARTIAL_BYTES": kernels.PARTIAL_BYTES * b}
+    constants = {"PARTIAL_BYTES": kernels.PARTIAL_BYTES * b}
     for _ in range(20):
         work = WORKS[name](*(float(np.floor(2 ** rng.uniform(3, 13))) for _ in range(3)))
         before = kernel_time(work, engine_of())
-        if name in ("gemm", "attention", "decode_attention"):
+        if name in ("gemm", "attention", "decode_attention", "moe"):
             f = 1.0  # these make their operations from sizes, so the unit of an operation is not theirs to choose
         rescaled = work._replace(
             flops=work.flops * f,

@@ -1,1 +1,1 @@
-"""Predictions against what was published: claims."""
+"""Predictions against what was published (claims) and measured; from measurements to constants."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import typer
 
 import perfmodel
-from perfmodel.cli import bounds, claims, estimate, plan, roofline, specs
+from perfmodel.cli import bounds, claims, estimate, plan, roofline, specs, validate
 from perfmodel.errors import PerfmodelError
 
 __all__ = ["app", "main"]
@@ -36,6 +36,8 @@ app.command("roofline", epilog=roofline.EPILOG)(roofline.command)
 app.add_typer(bounds.app, name="bounds")
 app.add_typer(specs.app, name="specs")
 app.command("claims")(claims.command)
+app.command("validate")(validate.command)
+app.command("calibrate")(validate.calibrate_command)
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 """The root of what the parser raises; it lives in another package from one release of typer to the next."""

@@ -54,6 +54,24 @@ class Constants:
     prologue: Seconds = 0.0
     kv_step: Seconds = 0.0
     exponential_cost: Scalar = 0.0
+    split_launch: Seconds = 2.0e-6
+    corner: Scalar = 3.0
+    quantise_launch: Seconds = 0.0
+    quantise_fraction: Scalar = 0.0
+    row_step: Seconds = 0.0
+    ramp: Seconds = 0.0
+    row_floor: Scalar = 0.0
+    window_margin: Scalar = 0.0
+    masked_share: Scalar = 0.0
+    row_cost: Seconds = 0.0
+    cache_speed: Scalar = 1.0
+    cache_share: Scalar = 1.0
+    host_floor: Seconds = 0.0
+    tile_overhead: Scalar = 0.0
+    token_cost: Seconds = 0.0
+    expert_cost: Seconds = 0.0
+    permute_fraction: Scalar = 0.0
+    idle_share: Scalar = 0.0
     kind: str = "assumed"
     spread: float = 0.5
 
@@ -155,6 +173,10 @@ class Engine:
         """Peak rate of the vector units, or of the matrix units where no vector rate is described [FLOP/s]."""
         rates = self.vector or self.matrix
         return rates.get("fp32") or next(iter(rates.values()))
+
+    def calibrated(self, operator: str, wanted: str, constants: Constants) -> Engine:
+        """The same engine with other constants of one operator class and format."""
+        return replace(self, constants={**self.constants, (operator, wanted): constants})
 
     def constant(self, operator: str, wanted: str) -> Constants:
         """Constants of an operator class in a format, falling back to ``any``."""

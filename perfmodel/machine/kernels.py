@@ -11,27 +11,60 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``prologue``              fill and drain of one wave of tiles [s]
 ``kv_step``               least time of one block of 64 keys in decode attention [s]
 ``exponential_cost``      exponentials per (query, key) pair, in units of 256 FLOP
+``ramp``                  attention: start and drain add ``sqrt(ramp * busy time)`` [s]
+``row_floor``             attention: query rows that a tile costs at least
+``window_margin``         attention: keys, in blocks of 128, that a tile reads beyond a sliding window
+``masked_share``          attention: share of the remaining masked keys that a kernel does not skip
+``row_cost``              decode attention: time per query row of all heads and sequences [s]
+``split_launch``          synchronisation when partial results of a split are added [s]
+``corner``                power of the smooth maximum of busy units and memory: how well the two overlap
+``quantise_launch``       launch of the pass that quantises activations in front of a product [s]
+``quantise_fraction``     its share of the bandwidth; 0: there is no such pass
+``row_step``              time of 1024 numbers of a row that one unit streams alone [s]
+``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
+``cache_share``           share of that memory that keeps data from one call to the next
+``tile_overhead``         rows of a tile of a grouped product whose time its loads add, whatever its height
+``token_cost``            routing and sorting in front of fused experts, times the square root of the tokens [s]
+``expert_cost``           bookkeeping per expert of the rank [s]
+``permute_fraction``      share of the bandwidth that gathers and adds up the rows of experts; 0: nothing is moved
+``idle_share``            share of the (token, expert) pairs of other ranks that is moved as well
+``host_floor``            least time between two launches from the host [s]
 ========================  =======================================================================
+
+The last three describe benchmarks that repeat one call (or launch it eagerly); specifications cannot set them, so
+predictions of models never use them.
 """
 
 from __future__ import annotations
 
-from perfmodel.elementwise import Scalar, ceil, least, maximum, smooth_maximum, where
+from perfmodel.elementwise import Scalar, ceil, least, maximum, minimum, smooth_maximum, sqrt, where
 from perfmodel.machine.engine import Constants, Engine, KernelTime
+from perfmodel.operators.formats import storage
 from perfmodel.operators.work import Work
-from perfmodel.units import Seconds
+from perfmodel.units import Bytes, Seconds
 
 __all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
 
-SPLIT_REDUCTION = 2.0e-6
-"""Synchronisation when partial sums of a split reduction are added [s]; assumed, about one small kernel."""
 PARTIAL_BYTES = 4.0
 """A partial sum of a split reduction, in fp32 [B]."""
-
-_TILES = ((256.0, 128.0), (128.0, 128.0), (128.0, 64.0), (64.0, 64.0), (16.0, 64.0), (1.0, 64.0))
-_SPLITS = (1.0, 2.0, 4.0, 8.0, 16.0)
-GEMM_OPTIONS = tuple((m, n, s) for m, n in _TILES for s in _SPLITS)
-"""Tile shapes and splits of the reduction that a library chooses from."""
+ATTENTION_TILE = 128.0
+"""Query rows of one tile of a fused attention kernel."""
+GEMM_TILES = (
+    (256.0, 128.0),
+    (128.0, 128.0),
+    (128.0, 64.0),
+    (64.0, 64.0),
+    (16.0, 64.0),
+    (16.0, 32.0),
+    (1.0, 64.0),
+)
+"""Tiles of the result that a library chooses from."""
+GEMM_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 32.0))
+"""Splits of the reduction that a library chooses from."""
+MOE_HEIGHTS = (8.0, 16.0, 32.0, 64.0, 128.0)
+"""Rows of a tile of a grouped product: those that work of fused experts counts its tiles for."""
+MOE_COLUMNS = (64.0, 128.0, 256.0)
+"""Columns of a tile of a grouped product."""
 DECODE_SPLITS = tuple((s,) for s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
 """Splits of the keys that a decode-attention kernel chooses from."""
 
@@ -54,68 +87,162 @@ def kernel_lower_bound(work: Work, engine: Engine) -> Seconds:
 
 
 def _memory_time(work: Work, engine: Engine, constants: Constants) -> Seconds:
-    return work.traffic(engine.cache) / (engine.bandwidth * constants.memory_fraction)
+    bytes_ = work.traffic(engine.cache)
+    return bytes_ * _cache_factor(bytes_, engine, constants) / (engine.bandwidth * constants.memory_fraction)
+
+
+def _cache_factor(working_set: Bytes, engine: Engine, c: Constants) -> Scalar:
+    """Share of the memory time that remains when repeated calls find part of their data in the cache [1]."""
+    if _is(c.cache_speed, 1.0):
+        return 1.0
+    resident = 1.0 / (1.0 + (working_set / (c.cache_share * engine.cache)) ** 4)
+    return 1.0 - resident * (1.0 - 1.0 / c.cache_speed)
+
+
+def _is(constant: Scalar, value: float) -> bool:
+    """Whether a constant is that plain number; arrays of trial values are never switched off."""
+    return isinstance(constant, float) and constant == value
 
 
 def waves(tiles: Scalar, units: Scalar, quantisation: Scalar) -> Scalar:
     """Rounds in which ``tiles`` pass over ``units``: at least one, between fluid and whole by ``quantisation``."""
     x = tiles / units
-    return where(x <= 1.0, 1.0, (1.0 - quantisation) * x + quantisation * ceil(x))
+    return maximum(1.0, (1.0 - quantisation) * x + quantisation * ceil(x))
 
 
 def _gemm(work: Work, engine: Engine) -> KernelTime:
+    r"""Time of a matrix product: the best tile and split of a library.
+
+    .. math:: t = t_0 + \min_s\left\{\left[(\min_{b_m, b_n} T_{tiles})^p + T_{mem}^p\right]^{1/p} + T_{add}(s)\right\}
+        + T_{quantise}
+
+    ``T_tiles`` is waves times (steps of the reduction loop, none shorter than its latency floor, plus fill and drain).
+    """
     c = engine.constant("gemm", work.format)
     m, n, k, batch = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)
     reduced = PARTIAL_BYTES * batch * m * n / (engine.bandwidth * c.memory_fraction)
 
-    def compute(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
-        tiles = ceil(m / tile_m) * ceil(n / tile_n) * batch * split
-        step = maximum(2.0 * tile_m * tile_n * 64.0 / rate, c.k_step)
-        return waves(tiles, engine.units, c.wave_quantisation) * (ceil(k / 64.0 / split) * step + c.prologue)
+    floor, fill = c.k_step, c.prologue
+    fluid, whole = 1.0 - c.wave_quantisation, c.wave_quantisation
 
-    def total(tile_m: Scalar, tile_n: Scalar, split: Scalar) -> Seconds:
-        add = where(split > 1.0, SPLIT_REDUCTION + split * reduced, 0.0)
-        return smooth_maximum(compute(tile_m, tile_n, split), memory) + add
+    def total(split: Scalar) -> Seconds:
+        steps, copies = ceil(k / 64.0 / split), batch * split / engine.units
 
-    seconds = c.launch + least(total, GEMM_OPTIONS, m, n, k, batch, rate, memory)
+        def busy(tile_m: Scalar, tile_n: Scalar) -> Seconds:
+            x = ceil(m / tile_m) * ceil(n / tile_n) * copies
+            step = maximum(128.0 * tile_m * tile_n / rate, floor)
+            return maximum(fluid * x + whole * ceil(x), 1.0) * (steps * step + fill)
+
+        best = least(busy, GEMM_TILES, m, n, steps, copies, rate, floor, fill, whole)
+        add = where(split > 1.0, c.split_launch + split * reduced, 0.0)
+        return smooth_maximum(best, memory, c.corner) + add
+
+    overhead = c.launch + _quantise_time(work, engine, c)
+    fastest = least(total, GEMM_SPLITS, m, n, k, batch, rate, memory, c.k_step, c.prologue, c.split_launch, c.corner)
     ideal = work.flops / (rate * engine.units)
-    return KernelTime(seconds, ideal, memory, c.launch)
+    return KernelTime(overhead + fastest, ideal, memory, overhead)
+
+
+def _quantise_time(work: Work, engine: Engine, c: Constants) -> Seconds:
+    """Pass over 16-bit activations that writes them in the format of the product."""
+    if _is(c.quantise_fraction, 0.0):
+        return 0.0
+    m, _, k, batch = work.shape
+    moved = batch * m * k * (2.0 + storage(work.format).bytes)
+    return c.quantise_launch + moved / (engine.bandwidth * c.quantise_fraction)
 
 
 def _attention(work: Work, engine: Engine) -> KernelTime:
+    r"""Time of fused attention over many queries.
+
+    .. math:: t = t_0 + \left[T_{tiles}^p + T_{mem}^p\right]^{1/p} + \sqrt{\tau\,T_{tiles}}
+
+    ``T_tiles`` is waves of tiles of 128 query rows, each with the keys its rows see on average; a sliding window is
+    widened by whole blocks.
+    """
     c = engine.constant("attention", work.format)
     queries, keys, width, heads = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
-    tiles = heads * ceil(queries / 128.0)
+    tiles = ceil(queries / ATTENTION_TILE)
     per_pair = 4.0 * width + 256.0 * c.exponential_cost
-    per_tile = per_pair * keys * queries / ceil(queries / 128.0) / rate
-    math = waves(tiles, engine.units, 1.0) * (per_tile + c.prologue)
+    if not _is(work.masked, 0.0):
+        margin = minimum(work.masked * keys, ATTENTION_TILE * c.window_margin)
+        keys = keys + margin + c.masked_share * (work.masked * keys - margin)
+    rows = maximum(queries / tiles, c.row_floor)
+    busy = waves(heads * tiles, engine.units, 1.0) * (per_pair * keys * rows / rate + c.prologue)
     memory = _memory_time(work, engine, c)
-    return KernelTime(c.launch + smooth_maximum(math, memory), math, memory, c.launch)
+    seconds = c.launch + smooth_maximum(busy, memory, c.corner)
+    if not _is(c.ramp, 0.0):
+        seconds = seconds + sqrt(c.ramp * busy)
+    return KernelTime(seconds, busy, memory, c.launch)
 
 
 def _decode_attention(work: Work, engine: Engine) -> KernelTime:
+    r"""Time of attention of few queries to a long cache: the best split of the keys.
+
+    .. math:: t = t_0 + \min_s\left\{\left[T_{blocks}^p + T_{mem}^p\right]^{1/p} + T_{add}(s)\right\} + r\,n_{rows}
+
+    ``T_blocks`` is waves of (blocks of 64 keys of one split, none faster than its latency, plus fill and drain), and
+    never less than the arithmetic.
+    """
     c = engine.constant("decode_attention", work.format)
     _, keys, width, heads = work.shape
     memory = _memory_time(work, engine, c)
     arithmetic = work.flops / (engine.peak(work.format) * c.compute_fraction)
+    rows = work.flops / (4.0 * keys * width)
+    partial = 8.0 * rows * width / (engine.bandwidth * c.memory_fraction)
+    step, fill = c.kv_step * width / 128.0, c.prologue
 
-    def blocks(split: Scalar) -> Seconds:
-        rounds = waves(heads * split, engine.units, 0.0)
-        add = where(split > 1.0, SPLIT_REDUCTION, 0.0)
-        return rounds * (ceil(keys / 64.0 / split) * c.kv_step * width / 128.0 + c.prologue) + add
+    def total(split: Scalar) -> Seconds:
+        blocks = maximum(heads * split / engine.units, 1.0) * (ceil(keys / 64.0 / split) * step + fill)
+        add = where(split > 1.0, c.split_launch + split * partial, 0.0)
+        return smooth_maximum(maximum(blocks, arithmetic), memory, c.corner) + add
 
-    busy = maximum(least(blocks, DECODE_SPLITS, keys, width, heads), arithmetic)
-    return KernelTime(c.launch + smooth_maximum(busy, memory), arithmetic, memory, c.launch)
+    sizes = (keys, heads, memory, arithmetic, partial, step, fill, c.split_launch, c.corner)
+    fastest = least(total, DECODE_SPLITS, *sizes)
+    return KernelTime(c.launch + fastest + c.row_cost * rows, arithmetic, memory, c.launch)
+
+
+def _moe(work: Work, engine: Engine) -> KernelTime:
+    """Two grouped products, each the best tile of a library, and what routing adds to them."""
+    c, routed = engine.constant("moe", work.format), work.routed
+    if routed is None:
+        raise ValueError("work of fused experts says how its tokens are routed")
+    rows, width, hidden, _ = work.shape
+    rate = engine.peak(work.format) * c.compute_fraction / engine.units
+    memory = _memory_time(work, engine, c)
+    up = (1.0 + routed.gated) / (2.0 + routed.gated)
+
+    def product(n: Scalar, k: Scalar) -> Seconds:
+        steps = ceil(k / 64.0)
+
+        def busy(height: float, tiles: Scalar, column: float) -> Seconds:
+            step = maximum(128.0 * (height + c.tile_overhead) * column / rate, c.k_step)
+            count = tiles * ceil(n / column)
+            return waves(count, engine.units, c.wave_quantisation) * (steps * step + c.prologue)
+
+        options = zip(MOE_HEIGHTS, routed.tiles, strict=True)
+        return minimum(*(busy(h, tiles, column) for h, tiles in options for column in MOE_COLUMNS))
+
+    first = smooth_maximum(product((1.0 + routed.gated) * width, hidden), memory * up, c.corner)
+    second = smooth_maximum(product(hidden, width), memory * (1.0 - up), c.corner)
+    overhead = c.launch + c.token_cost * sqrt(routed.tokens) + c.expert_cost * routed.experts
+    if not _is(c.permute_fraction, 0.0):
+        idle = c.idle_share * maximum(routed.tokens * routed.top_k - rows, 0.0)
+        moved = 4.0 * (rows + routed.tokens) * hidden + idle * (4.0 * hidden + 6.0 * width)
+        overhead = overhead + moved / (engine.bandwidth * c.permute_fraction)
+    ideal = work.flops / (rate * engine.units)
+    return KernelTime(overhead + first + second, ideal, memory, overhead)
 
 
 def _elementwise(work: Work, engine: Engine) -> KernelTime:
     c = engine.constant("elementwise", work.format)
     memory = _memory_time(work, engine, c)
     compute = work.flops / engine.vector_peak()
-    return KernelTime(c.launch + maximum(memory, compute), compute, memory, c.launch)
+    row = work.shape.n * (c.row_step / 1024.0)
+    return KernelTime(c.launch + maximum(memory, compute, row), compute, memory, c.launch)
 
 
 def _scan(work: Work, engine: Engine) -> KernelTime:
@@ -131,7 +258,8 @@ _TIMES = {
     "decode_attention": _decode_attention,
     "elementwise": _elementwise,
     "scan": _scan,
+    "moe": _moe,
 }
-_MATRIX = frozenset({"gemm", "attention", "decode_attention"})
+_MATRIX = frozenset({"gemm", "attention", "decode_attention", "moe"})
 OPERATORS = tuple(_TIMES)
 """Operator classes with a time model."""

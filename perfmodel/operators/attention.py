@@ -79,6 +79,7 @@ def attention(
     2560.0
     """
     pairs = attention_pairs(q_len, kv_len, causal=causal, window=window)
+    hidden = 0.0 if window is None else attention_pairs(q_len, kv_len, causal=causal) / pairs - 1.0
     width = head_dim + value_dim
     seen = minimum(kv_len, q_len + window) if window is not None else kv_len
     streams = batch * q_heads * pairs * width * kv_bytes
@@ -91,6 +92,7 @@ def attention(
         bound=batch * q_heads * pairs * head_dim**2.0 * element_bytes * kv_bytes,
         reuse_power=1.0,
         shape=Shape(q_len, pairs / q_len, width / 2.0, batch * q_heads),
+        masked=hidden,
         knee=head_dim**2.0 * kv_bytes,
         slack=1.0,
     )

@@ -17,6 +17,7 @@ def gemm(
     batch: Scalar = 1.0,
     element_bytes: Bytes = 2.0,
     weight_bytes: Bytes = 2.0,
+    input_bytes: Bytes | None = None,
     format: str = "bf16",
 ) -> Work:
     r"""``batch`` products ``C[m, n] = A[m, k] @ W[k, n]``.
@@ -29,6 +30,7 @@ def gemm(
     batch : independent products (routed experts, heads).
     element_bytes : bytes per activation [B].
     weight_bytes : bytes per weight as stored, scales included [B].
+    input_bytes : bytes per activation that is read, where a pass in front has quantised it [B].
     format : number format of the multiplications.
 
     Notes
@@ -49,12 +51,13 @@ def gemm(
     137438953472.0
     """
     products = batch * m * n * k
-    reuse = 2.0 * products * element_bytes * weight_bytes**0.5
+    read = element_bytes if input_bytes is None else input_bytes
+    reuse = 2.0 * products * (element_bytes * read * weight_bytes) ** 0.5
     return Work(
         operator="gemm",
         format=format,
         flops=2.0 * products,
-        compulsory_bytes=batch * (element_bytes * (m * k + m * n) + weight_bytes * k * n),
+        compulsory_bytes=batch * (read * m * k + element_bytes * m * n + weight_bytes * k * n),
         reuse=reuse,
         bound=reuse,
         shape=Shape(m, n, k, batch),

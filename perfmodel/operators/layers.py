@@ -8,6 +8,7 @@ from typing import NamedTuple
 from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.operators import attention as attn
 from perfmodel.operators import streaming
+from perfmodel.operators.formats import storage
 from perfmodel.operators.gemm import gemm
 from perfmodel.operators.work import Work
 from perfmodel.specs.architecture import (
@@ -147,7 +148,8 @@ def _product(linear: Linear, tokens: Scalar, s: Sizes, component: str, name: str
     weight_bytes, format = s.stored(component)
     n = linear.n / s.weight_split if linear.shard == "column" else linear.n
     k = linear.k / s.weight_split if linear.shard == "row" else linear.k
-    work = gemm(tokens, n, k, element_bytes=s.element_bytes, weight_bytes=weight_bytes, format=format)
+    read = minimum(s.element_bytes, storage(format).bytes)
+    work = gemm(tokens, n, k, element_bytes=s.element_bytes, weight_bytes=weight_bytes, input_bytes=read, format=format)
     return Call(name, work, 1.0, component=component)
 
 

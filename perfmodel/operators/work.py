@@ -7,14 +7,15 @@ from typing import NamedTuple
 from perfmodel.elementwise import Scalar, maximum
 from perfmodel.units import Bytes, Flops
 
-__all__ = ["Shape", "Work"]
+__all__ = ["Routed", "Shape", "Work"]
 
 
 class Shape(NamedTuple):
     """Sizes that decide how an operator fills the compute units.
 
     GEMM: ``batch`` products of ``m x k`` by ``k x n``. Attention: ``batch`` (sequence, head) pairs, ``m`` queries,
-    ``n`` keys, ``k`` the head dimension.
+    ``n`` keys, ``k`` the head dimension. Fused experts: ``m`` (token, expert) pairs, ``n`` inner width, ``k`` hidden
+    size, ``batch`` active experts.
     """
 
     m: Scalar = 1.0
@@ -23,12 +24,31 @@ class Shape(NamedTuple):
     batch: Scalar = 1.0
 
 
+class Routed(NamedTuple):
+    """What a fused mixture-of-experts call has beside the sizes of its products.
+
+    Parameters
+    ----------
+    tokens : tokens presented to the rank.
+    top_k : experts that every token chooses.
+    experts : experts that live on the rank.
+    gated : 1 for three matrices per expert, 0 for two.
+    tiles : tiles that hold the rows, by height (``perfmodel.operators.moe.HEIGHTS``).
+    """
+
+    tokens: Scalar
+    top_k: Scalar
+    experts: Scalar
+    gated: Scalar
+    tiles: tuple[Scalar, ...]
+
+
 class Work(NamedTuple):
     """Operations and traffic of one operator call.
 
     Parameters
     ----------
-    operator : class that selects the engine's constants: gemm, attention, decode_attention, elementwise, scan.
+    operator : class that selects the engine's constants: gemm, attention, decode_attention, elementwise, scan, moe.
     format : number format of the multiplications.
     flops : operations, a multiply-add counting 2 [FLOP].
     compulsory_bytes : inputs and outputs, each crossing once [B].
@@ -37,6 +57,8 @@ class Work(NamedTuple):
     bound : the same for the I/O lower bound; never above ``reuse``.
     reuse_power : 0.5 for matrix products (Hong-Kung), 1 for exact attention (Saha-Ye), 0 where nothing is reused.
     shape : sizes that decide tile and wave quantisation.
+    routed : sizes of fused experts only.
+    masked : (query, key) pairs that a sliding window hides, relative to those that are computed [1].
     knee : capacity below which blocked products take the place of tiles of whole rows (attention: d * d) [B].
     slack : memories full that the lower bound may save: what its first and last phase hold.
 
@@ -53,6 +75,8 @@ class Work(NamedTuple):
     bound: Scalar = 0.0
     reuse_power: float = 0.5
     shape: Shape = Shape()
+    routed: Routed | None = None
+    masked: Scalar = 0.0
     knee: Bytes = 0.0
     slack: Scalar = 0.0
 

@@ -13,11 +13,12 @@ from perfmodel.report.jsonable import plain
 from perfmodel.report.listing import ENTRIES, technique_entries
 from perfmodel.report.words import quantity
 from perfmodel.specs.architecture import Moe
+from perfmodel.specs.calibration import CalibrationFile
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.load import parse
 from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.overrides import dimensions, paths
-from perfmodel.specs.system import ClassFile, System, load_system
+from perfmodel.specs.system import ClassFile, System, load_device, load_system
 from perfmodel.specs.workload import RecipeFile, load_workload
 from perfmodel.specs.yamlfile import read
 from perfmodel.units import format_bytes, format_count
@@ -87,6 +88,7 @@ def _kind(path: Path) -> str:
     for kind, wanted in (
         ("clusters", {"peak", "memory", "node", "nodes", "levels"}),
         ("classes", {"classes"}),
+        ("calibrations", {"groups"}),
         ("recipes", {"recipes"}),
         ("frameworks", {"facts", "version"}),
     ):
@@ -224,6 +226,12 @@ def _classes(path: Path) -> dict[str, Any]:
     return {"kind": "device classes", "name": path.stem, "file": str(path), "classes": plain(found.classes)}
 
 
+def _calibration(path: Path) -> dict[str, Any]:
+    found = parse(CalibrationFile, read(path))
+    load_device(found.device)
+    return {"kind": "calibration", "name": path.stem, "file": str(path), "groups": plain(found.groups)}
+
+
 def _recipes(path: Path) -> dict[str, Any]:
     found = parse(RecipeFile, read(path))
     return {"kind": "recipes", "name": path.stem, "file": str(path), "recipes": plain(found.recipes)}
@@ -236,6 +244,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "workloads": _workload,
     "frameworks": _framework,
     "classes": _classes,
+    "calibrations": _calibration,
     "recipes": _recipes,
 }
 

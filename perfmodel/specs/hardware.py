@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from perfmodel.specs.calibration import CalibrationGroup
 from perfmodel.specs.facts import (
     Bandwidth,
     Capacity,
@@ -29,6 +30,7 @@ from perfmodel.specs.facts import (
 __all__ = [
     "DEVICE_CLASSES",
     "KERNEL_CONSTANTS",
+    "NEUTRAL_CONSTANTS",
     "Cluster",
     "Device",
     "EnginePlacement",
@@ -47,13 +49,58 @@ DEVICE_CLASSES: tuple[str, ...] = ("gpu", "cpu", "npu", "pim", "fpga", "storage"
 Operator = Literal["gemm", "attention", "decode_attention", "elementwise", "scan"]
 
 KERNEL_CONSTANTS: dict[str, tuple[str, ...]] = {
-    "gemm": ("compute_fraction", "memory_fraction", "launch", "wave_quantisation", "k_step", "prologue"),
-    "attention": ("compute_fraction", "memory_fraction", "launch", "prologue", "exponential_cost"),
-    "decode_attention": ("compute_fraction", "memory_fraction", "launch", "prologue", "kv_step"),
+    "gemm": (
+        "compute_fraction",
+        "memory_fraction",
+        "launch",
+        "wave_quantisation",
+        "k_step",
+        "prologue",
+        "split_launch",
+        "corner",
+        "quantise_launch",
+        "quantise_fraction",
+    ),
+    "attention": (
+        "compute_fraction",
+        "memory_fraction",
+        "launch",
+        "prologue",
+        "exponential_cost",
+        "corner",
+        "ramp",
+        "row_floor",
+        "window_margin",
+        "masked_share",
+    ),
+    "decode_attention": (
+        "compute_fraction",
+        "memory_fraction",
+        "launch",
+        "prologue",
+        "kv_step",
+        "split_launch",
+        "corner",
+        "row_cost",
+    ),
     "elementwise": ("memory_fraction", "launch"),
     "scan": ("compute_fraction", "memory_fraction", "launch"),
 }
 """Constants that each operator class understands; what they mean stands in ``perfmodel.machine.kernels``."""
+NEUTRAL_CONSTANTS = frozenset(
+    {
+        "split_launch",
+        "corner",
+        "quantise_launch",
+        "quantise_fraction",
+        "ramp",
+        "row_floor",
+        "window_margin",
+        "masked_share",
+        "row_cost",
+    }
+)
+"""Constants that a device class may leave out: :class:`perfmodel.machine.engine.Constants` holds a neutral value."""
 
 
 class KernelConstants(Spec):
@@ -75,6 +122,24 @@ class KernelConstants(Spec):
     """Least time of one block of 64 keys in decode attention [s]."""
     exponential_cost: Number | None = None
     """Cost of one exponential in units of 256 FLOP of the matrix unit [1]."""
+    split_launch: Duration | None = None
+    """Synchronisation when partial results of a split are added [s]."""
+    corner: Number | None = None
+    """Power of the smooth maximum of busy units and memory [1]."""
+    quantise_launch: Duration | None = None
+    """Launch of the pass that quantises activations in front of a product [s]."""
+    quantise_fraction: Number | None = None
+    """Share of the bandwidth that this pass reaches; 0: there is none [1]."""
+    ramp: Duration | None = None
+    """Start and drain of fused attention add the root of this times the busy time [s]."""
+    row_floor: Number | None = None
+    """Query rows that a tile of fused attention costs at least [1]."""
+    window_margin: Number | None = None
+    """Keys, in blocks of 128, that a tile reads beyond a sliding window [1]."""
+    masked_share: Share | None = None
+    """Share of the other masked keys that fused attention does not skip [1]."""
+    row_cost: Duration | None = None
+    """Time per query row of all heads and sequences in decode attention [s]."""
 
 
 class Memory(Spec):
@@ -129,6 +194,8 @@ class Device(Spec):
     sources: dict[str, str]
     notes: str = ""
     year: int | None = None
+    family: str = ""
+    """Devices of one family share kernels: constants of one stand in for another that was not measured."""
     units: Count
     """Independent compute units: SMs, CUs, cores, banks, arrays."""
     clock: Frequency | None = None
@@ -143,6 +210,8 @@ class Device(Spec):
     """Link to the host memory, one direction."""
     kernels: dict[Operator, dict[str, KernelConstants]] = Field(default_factory=dict)
     """Calibrated constants by operator class, then by number format (or ``any``)."""
+    calibration: tuple[CalibrationGroup, ...] = ()
+    """Constants fitted to measurements of single frameworks or kernels, as ``perfmodel calibrate`` writes them."""
     power: DevicePower | None = None
     price: DevicePrice | None = None
 

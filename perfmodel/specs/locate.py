@@ -15,6 +15,7 @@ from perfmodel.errors import SpecError, UnknownName
 __all__ = [
     "ALIAS_LINES",
     "Entry",
+    "calibration_files",
     "class_file",
     "cluster_names",
     "device_names",
@@ -69,6 +70,11 @@ def _workload_folder() -> Path:
 
 def _framework_folder() -> Path:
     return _package() / "specs" / "frameworks"
+
+
+def calibration_files() -> list[Path]:
+    """List the shipped calibrations, one file per measured device."""
+    return _files(_shipped("hardware_specs") / "calibrations")
 
 
 def class_file() -> Path:

@@ -95,6 +95,13 @@ DEVICE_RANGES: dict[str, tuple[str, Range]] = {
     "k_step": ("s", ("0.2 ns", "25 us")),
     "prologue": ("s", ("8 ns", "200 us")),
     "kv_step": ("s", ("3 ns", "250 us")),
+    "split_launch": ("s", ("8 ns", "1 ms")),
+    "quantise_launch": ("s", ("8 ns", "0.5 ms")),
+    "corner": ("1", ("1", "12")),
+    "ramp": ("s", ("0.1 ns", "1 ms")),
+    "row_floor": ("1", ("1", "512")),
+    "window_margin": ("1", ("0", "16")),
+    "row_cost": ("s", ("0.01 ps", "1 us")),
 }
 
 LEVEL_RANGES: dict[str, dict[str, Range]] = {

@@ -160,14 +160,14 @@ def test_the_ridge() -> None:
 
 @pytest.mark.parametrize("name", ["h100-sxm", "a100-80gb-sxm", "mi250x-gcd", "mi300x"])
 def test_decode_products_stream_their_weights(name: str) -> None:
-    """One token: the bytes of the matrix over the sustained bandwidth, plus the launch."""
+    """One token: the bytes of the matrix over the sustained bandwidth, the launch, and what does not overlap."""
     (engine, *_) = engines(name)
     constants = engine.constant("gemm", "bf16")
     n = k = 16384.0
     kernel = kernel_time(gemm.gemv(n, k), engine)
     streamed = 2.0 * n * k / (engine.bandwidth * constants.memory_fraction)
     assert kernel.memory == pytest.approx(streamed, rel=1e-3)
-    assert kernel.seconds == pytest.approx(streamed + constants.launch, rel=0.15)
+    assert streamed + constants.launch < kernel.seconds < 1.25 * streamed + constants.launch
 
 
 def test_time_grows_with_weight_bytes_in_decode() -> None:

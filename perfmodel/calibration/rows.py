@@ -1,0 +1,163 @@
+"""Measurement tables: from CSV files to groups of rows that share their constants."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel.calibration.model import Group, Key, OperatorModel, Unpredictable
+from perfmodel.calibration.operators import OPERATOR_MODELS
+from perfmodel.errors import SpecError, UnknownName
+from perfmodel.machine.build import build_machine
+from perfmodel.machine.engine import Engine
+from perfmodel.specs.locate import find_device
+from perfmodel.specs.system import load_device, load_system
+
+__all__ = ["Table", "engine_of", "origin_of", "read_tables"]
+
+
+@dataclass
+class Table:
+    """Contents of one file.
+
+    Parameters
+    ----------
+    file : path as given.
+    model : operator class; ``None`` where no class reads these columns.
+    rows : rows in the file.
+    groups : rows that can be predicted.
+    skipped : other rows, counted by (source, framework, device, format) and reason.
+    """
+
+    file: str
+    model: OperatorModel | None
+    rows: int
+    groups: list[Group] = field(default_factory=list)
+    skipped: dict[tuple[str, str, str, str], Counter[str]] = field(default_factory=dict)
+
+
+def read_tables(paths: Iterable[str | Path], *, own: str | Path | None = None) -> list[Table]:
+    """Read measurement files, and those of folders.
+
+    Parameters
+    ----------
+    paths : CSV files or folders.
+    own : a device file that stands for the rows whose device is its name or one of its aliases.
+
+    Raises
+    ------
+    SpecError
+        If a path does not exist or is no table.
+    """
+    names = {} if own is None else _names(own)
+    return [_table(path, names) for path in _files(paths)]
+
+
+def _names(own: str | Path) -> dict[str, str]:
+    """What the rows may call a device, and the file that describes it."""
+    path = find_device(own)
+    device = load_device(path)
+    return {_folded(label): str(path) for label in (device.name, *device.aliases)}
+
+
+def _folded(label: str) -> str:
+    return label.casefold().replace("_", "-").replace(" ", "-")
+
+
+def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found = sorted(path.rglob("*.csv"))
+            if not found:
+                raise SpecError("the folder holds no .csv file", file=str(path))
+            yield from found
+        else:
+            yield path
+
+
+def _table(path: Path, names: Mapping[str, str]) -> Table:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            header = frozenset(reader.fieldnames or ())
+            if not header:
+                raise SpecError("the file is empty; the first line names the columns", file=str(path))
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SpecError(reason, file=str(path)) from error
+    model = next((m for m in OPERATOR_MODELS if m.matches(header)), None)
+    table = Table(str(path), model, len(rows))
+    if model is not None:
+        _sort(table, model, rows, names)
+    return table
+
+
+def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, str]]], names: Mapping[str, str]) -> None:
+    """Sort rows into groups; count those that have no prediction."""
+    found: dict[tuple[Key, str, str], list[tuple[int, Mapping[str, float], float]]] = {}
+    for line, row in rows:
+        label, origin = row.get("device", ""), origin_of(row.get("source", ""))
+        framework, dtype = row.get("framework") or row.get("timing") or "", row.get("dtype", "")
+        try:
+            identity, sizes = model.read(row)
+            framework = identity.framework
+            variant = "/".join(part for part in (identity.framework, identity.kernel) if part)
+            device = names.get(_folded(label)) or _device(label)
+            key = Key(model.name, device, identity.format, variant, origin)
+            seconds = _positive(row["time_us"], "time_us") * 1e-6
+        except Unpredictable as reason:
+            counts = table.skipped.setdefault((origin, framework, label, dtype), Counter())
+            counts[str(reason)] += 1
+        except (ValueError, KeyError, TypeError):
+            counts = table.skipped.setdefault((origin, framework, label, dtype), Counter())
+            counts["a size or the time is missing or not a number"] += 1
+        else:
+            found.setdefault((key, framework, label), []).append((line, sizes, seconds))
+    for (key, framework, label), members in found.items():
+        columns = {name: np.array([sizes[name] for _, sizes, _ in members]) for name in members[0][1]}
+        times = np.array([seconds for _, _, seconds in members])
+        lines = tuple(line for line, _, _ in members)
+        group = Group(key, table.file, key.origin, framework, label, key.format, columns, times, lines)
+        table.groups.append(group)
+
+
+def _positive(text: str, name: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0.0):
+        raise ValueError(name)
+    return value
+
+
+def origin_of(source: str) -> str:
+    """Short name of who measured: what stands in front of the path inside a repository.
+
+    Examples
+    --------
+    >>> origin_of("aiconfigurator:h100_sxm/gemm")
+    'aiconfigurator'
+    """
+    return re.split(r"[:@(#]", source, maxsplit=1)[0].strip() or "unnamed"
+
+
+@lru_cache(maxsize=256)
+def _device(label: str) -> str:
+    try:
+        return find_device(label).stem
+    except UnknownName as error:
+        raise Unpredictable(f"no specification of the device {label or '(unnamed)'}") from error
+
+
+@lru_cache(maxsize=256)
+def engine_of(device: str) -> Engine:
+    """Engine of a device by its name; the calibration cost code sees it like any planner does."""
+    return build_machine(load_system(device)).main

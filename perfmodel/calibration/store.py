@@ -1,0 +1,207 @@
+"""Which constants predict a group of rows: the most specific fit there is, else what siblings agree on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from perfmodel.calibration.model import Key, OperatorModel, Parameter
+from perfmodel.calibration.rows import engine_of
+from perfmodel.errors import SpecError
+from perfmodel.machine.engine import Constants
+from perfmodel.specs.calibration import POOLED, CalibrationFile, CalibrationGroup
+from perfmodel.specs.load import parse
+from perfmodel.specs.locate import calibration_files, find_device
+from perfmodel.specs.system import load_device
+from perfmodel.specs.yamlfile import read
+
+__all__ = [
+    "REGIMES",
+    "TIERS",
+    "Chosen",
+    "Fitted",
+    "Store",
+    "constants_of",
+    "family_of",
+    "regime",
+    "shipped",
+    "store_of",
+]
+
+TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
+"""Where constants come from, best first: this framework on this device; this device; this framework on devices of the
+family; the family; all measured devices of the class; what the device file and its class state."""
+
+REGIMES: tuple[tuple[str, float], ...] = (
+    ("under 12 us", 12e-6),
+    ("12 to 40 us", 40e-6),
+    ("40 to 200 us", 200e-6),
+    ("over 200 us", math.inf),
+)
+"""Regimes of predicted time, each with its upper end [s]: launch, fill, transition, throughput."""
+_LN = {"fitted": 0.15, "device": 0.22, "sibling": 0.22, "family": 0.3, "foreign": 0.45, "class": 0.6}
+"""Half-width of the 80 % interval in ln where no residuals were kept, by tier."""
+
+
+class Fitted(NamedTuple):
+    """One fitted group with the device it belongs to."""
+
+    device: str
+    family: str
+    group: CalibrationGroup
+
+
+class Chosen(NamedTuple):
+    """Constants for a key, and how far they were carried."""
+
+    values: Mapping[str, float]
+    tier: str
+    interval: Mapping[str, tuple[float, float]]
+
+
+def regime(seconds: float) -> str:
+    """Name of the regime of a predicted time.
+
+    Examples
+    --------
+    >>> regime(5e-6)
+    'under 12 us'
+    """
+    return next(name for name, end in REGIMES if seconds < end)
+
+
+def constants_of(values: Mapping[str, float]) -> Constants:
+    """Constants with the given values, everything else neutral."""
+    given: dict[str, Any] = dict(values)
+    return Constants(**given)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Fitted groups of many devices."""
+
+    fits: tuple[Fitted, ...]
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str], list[Fitted]]:
+        index: dict[tuple[str, str], list[Fitted]] = {}
+        for fit in self.fits:
+            index.setdefault((fit.group.operator, fit.group.format), []).append(fit)
+        return index
+
+    def without(self, device: str) -> Store:
+        """The same without what was measured on ``device``: how well constants carry over."""
+        return Store(tuple(f for f in self.fits if f.device != device))
+
+    def choose(self, model: OperatorModel, key: Key) -> Chosen:
+        """Constants for a key by the first tier that has any."""
+        parameters = model.parameters(key)
+        for tier, groups in self._tiers(model, key):
+            if groups:
+                ours = [p for p in parameters if not p.artefact or tier in ("fitted", "sibling")]
+                values = _mean(ours, groups)
+                if tier == "foreign":
+                    values.update(_stated(key, values))
+                return Chosen(values, tier, _intervals(groups, tier))
+        known = engine_of(key.device).constant(model.name, key.format)
+        values = {p.name: getattr(known, p.name) for p in parameters if not p.artefact}
+        return Chosen(values, "class", {})
+
+    def _tiers(self, model: OperatorModel, key: Key) -> Iterator[tuple[str, list[CalibrationGroup]]]:
+        """Groups to average, from the most specific; other formats stand in before other families do."""
+        keys = [key, *(key._replace(format=f) for f in model.stand_ins.get(key.format, ()))]
+        near = [self._near(k, model.pooled_over == "all") for k in keys]
+        yield from near[0]
+        for tiers in near[1:]:
+            yield from (("family", groups) for _, groups in tiers)
+        kind = _class_of(key.device)
+        for k in keys:
+            found = self._index.get((k.operator, k.format), [])
+            everywhere = [f.group for f in found if _class_of(f.device) == kind]
+            yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
+
+    def _near(self, key: Key, all_kin: bool) -> list[tuple[str, list[CalibrationGroup]]]:
+        """Groups of the device and of its family, by tier."""
+        family = family_of(key.device)
+        found = self._index.get((key.operator, key.format), [])
+        own = [f.group for f in found if f.device == key.device]
+        kin = [f.group for f in found if all_kin or (family and f.family == family)]
+        same = [g for g in kin if g.variant == key.variant]
+        return [
+            ("fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]),
+            ("device", [g for g in own if g.variant == key.variant]),
+            ("device", [g for g in own if g.variant == POOLED] or own),
+            ("sibling", [g for g in same if g.origin == key.origin] or same),
+            ("family", [g for g in kin if g.variant == POOLED] or kin),
+        ]
+
+
+def _mean(parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]) -> dict[str, float]:
+    """Geometric mean of every constant over the groups that have it."""
+    values = {}
+    for p in parameters:
+        known = [g.constants[p.name] for g in groups if g.constants.get(p.name, 0.0) > 0.0]
+        values[p.name] = math.exp(math.fsum(map(math.log, known)) / len(known)) if known else p.default
+    return values
+
+
+def _stated(key: Key, wanted: Iterable[str]) -> dict[str, float]:
+    """Constants that the device file itself states for 16 bits or for the format, those of other fits aside."""
+    kernels: Mapping[str, Mapping[str, Any]] = {str(k): v for k, v in load_device(key.device).kernels.items()}
+    formats = kernels.get(key.operator, {})
+    stated = [formats[name] for name in ("any", key.format) if name in formats]
+    facts = [(name, getattr(layer, name, None)) for layer in stated for name in wanted]
+    return {name: fact.value for name, fact in facts if fact is not None and fact.kind != "fitted"}
+
+
+def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple[float, float]]:
+    """80 % interval in ln by regime: that of the fit, or the mean of its sources and no narrower than the tier's."""
+    width = _LN[tier]
+    result = {}
+    for name, _ in REGIMES:
+        known = [g.interval[name] for g in groups if name in g.interval]
+        low = math.fsum(k[0] for k in known) / len(known) if known else -width
+        high = math.fsum(k[1] for k in known) / len(known) if known else width
+        if tier != "fitted":
+            low, high = min(low, -width), max(high, width)
+        result[name] = (low, high)
+    return result
+
+
+@lru_cache(maxsize=256)
+def _class_of(device: str) -> str:
+    return load_device(device).device_class
+
+
+@lru_cache(maxsize=256)
+def family_of(device: str) -> str:
+    """Family of a device, as its specification says."""
+    return load_device(device).family
+
+
+def store_of(device: str | Path) -> Store:
+    """Fitted groups that a device file holds, in front of the shipped ones of other devices."""
+    path = find_device(device)
+    spec = load_device(path)
+    own = tuple(Fitted(str(path), spec.family, group) for group in spec.calibration)
+    if not own:
+        raise SpecError("the file holds no `calibration`; write one with `perfmodel calibrate`", file=str(device))
+    return Store(own + shipped().fits)
+
+
+def shipped() -> Store:
+    """All shipped calibrations."""
+    return _read(tuple((path, path.stat().st_mtime_ns) for path in calibration_files()))
+
+
+@lru_cache(maxsize=2)
+def _read(files: tuple[tuple[Path, int], ...]) -> Store:
+    fits = []
+    for path, _ in files:
+        found = parse(CalibrationFile, read(path))
+        fits += [Fitted(found.device, found.family, group) for group in found.groups]
+    return Store(tuple(fits))

@@ -1,0 +1,221 @@
+"""Predictions against measurements, group by group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perfmodel.calibration.fit import fit_groups, predicted, shape_hash
+from perfmodel.calibration.model import Array, Group, OperatorModel
+from perfmodel.calibration.operators import model_named
+from perfmodel.calibration.rows import Table, read_tables
+from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
+from perfmodel.errors import SpecError
+
+__all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
+
+_WORST = 3
+HELD_OUT_FOLDS, INNER_FOLDS = 4, 3
+
+
+class Worst(NamedTuple):
+    """A row with a large error."""
+
+    line: int
+    measured: float
+    predicted: float
+    sizes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """Errors of one source, framework, device and format; times in seconds, errors relative to the measured time.
+
+    Parameters
+    ----------
+    metric : what is compared: ``time``.
+    rows, predicted : rows in the file, and those with a prediction.
+    skipped : other rows by reason.
+    tier : where the constants come from.
+    inside : share of the rows inside the stated 80 % interval.
+    subsets : errors of named parts of the rows.
+    """
+
+    file: str
+    operator: str
+    source: str
+    framework: str
+    device: str
+    dtype: str
+    metric: str
+    rows: int
+    predicted: int
+    skipped: Mapping[str, int]
+    median_abs_error: float | None = None
+    p90_abs_error: float | None = None
+    mean_error: float | None = None
+    tier: str = ""
+    inside: float | None = None
+    subsets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    worst: tuple[Worst, ...] = ()
+
+    def data(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = asdict(self)
+        plain["worst"] = [w._asdict() for w in self.worst]
+        return plain
+
+
+class Predicted(NamedTuple):
+    """Prediction of a group: seconds, 80 % interval, and the tier of its constants."""
+
+    seconds: Array
+    low: Array
+    high: Array
+    tier: str
+
+
+def predict_group(group: Group, store: Store) -> Predicted:
+    """Predict the rows of a group with the best constants of ``store``."""
+    model = model_named(group.key.operator)
+    chosen = store.choose(model, group.key)
+    seconds = predicted(model, group, constants_of(chosen.values))
+    low, high = _interval(seconds, chosen)
+    return Predicted(seconds, low, high, chosen.tier)
+
+
+def _interval(seconds: Array, chosen: Chosen) -> tuple[Array, Array]:
+    ends = np.array([chosen.interval.get(regime(t), (-0.6, 0.6)) for t in seconds]).reshape(-1, 2)
+    return seconds * np.exp(ends[:, 0]), seconds * np.exp(ends[:, 1])
+
+
+def validate(
+    paths: Iterable[str | Path],
+    *,
+    device: str | Path | None = None,
+    store: Store | None = None,
+    held_out: str | None = None,
+) -> list[GroupReport]:
+    """Predict every row of the measurement files and report the errors.
+
+    Parameters
+    ----------
+    paths : CSV files or folders of them.
+    device : a device file that :func:`perfmodel.calibration.shipping.calibrate` wrote, for the rows of that device.
+    store : constants to use; by default those of ``device`` and the shipped ones.
+    held_out : what the constants may not have seen: ``rows`` (fits anew to three quarters of the shapes at a time) or
+        ``device`` (fits anew to the other devices).
+    """
+    tables = read_tables(paths, own=device)
+    found = store or (shipped() if device is None else store_of(device))
+    measured = [g for table in tables for g in table.groups]
+    if held_out == "rows":
+        predict = _refitted(measured)
+    elif held_out == "device":
+        predict = _carried_over(measured)
+    elif held_out is None:
+        predict = lambda group: predict_group(group, found)  # noqa: E731
+    else:
+        raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
+    return [report for table in tables for report in _reports(table, predict)]
+
+
+def _carried_over(groups: list[Group]) -> Callable[[Group], Predicted]:
+    """Predict every row with constants fitted to the other devices."""
+
+    @cache
+    def others(device: str) -> Store:
+        return Store(tuple(fit_groups([g for g in groups if g.key.device != device])))
+
+    return lambda group: predict_group(group, others(group.key.device))
+
+
+def _refitted(groups: list[Group]) -> Callable[[Group], Predicted]:
+    """Predict every row with constants fitted to the shapes of the other folds, the same folds on all devices."""
+    folds = [shape_hash(g) % HELD_OUT_FOLDS for g in groups]
+    stores = []
+    for fold in range(HELD_OUT_FOLDS):
+        kept = [g.take(f != fold) for g, f in zip(groups, folds, strict=True)]
+        stores.append(Store(tuple(fit_groups([g for g in kept if len(g)], folds=INNER_FOLDS))))
+
+    def predict(group: Group) -> Predicted:
+        own, order, parts = shape_hash(group) % HELD_OUT_FOLDS, [], []
+        for fold, store in enumerate(stores):
+            if np.any(own == fold):
+                order.append(np.flatnonzero(own == fold))
+                parts.append(predict_group(group.take(own == fold), store))
+        back = np.argsort(np.concatenate(order))
+        seconds, low, high = (np.concatenate([p[i] for p in parts])[back] for i in range(3))
+        return Predicted(seconds, low, high, "+".join(sorted({p.tier for p in parts})))
+
+    return predict
+
+
+def _reports(table: Table, predict: Callable[[Group], Predicted]) -> list[GroupReport]:
+    if table.model is None:
+        reason = {"no operator class reads these columns": table.rows}
+        return [GroupReport(table.file, "", "", "", "", "", "time", table.rows, 0, reason)]
+    merged: dict[tuple[str, str, str, str], list[Group]] = {}
+    for group in table.groups:
+        merged.setdefault((group.source, group.framework, group.label, group.dtype), []).append(group)
+    keys = [*merged, *(k for k in table.skipped if k not in merged)]
+    return [_report(table, table.model, key, merged.get(key, []), predict) for key in keys]
+
+
+def _report(
+    table: Table,
+    model: OperatorModel,
+    key: tuple[str, str, str, str],
+    groups: list[Group],
+    predict: Callable[[Group], Predicted],
+) -> GroupReport:
+    skipped = dict(table.skipped.get(key, Counter()))
+    source, framework, label, dtype = key
+    rows = sum(map(len, groups)) + sum(skipped.values())
+    head = (table.file, model.name, source, framework, label, dtype, "time", rows)
+    if not groups:
+        return GroupReport(*head, 0, skipped)
+    parts = [predict(g) for g in groups]
+    seconds = np.concatenate([p.seconds for p in parts])
+    measured = np.concatenate([g.seconds for g in groups])
+    low, high = np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts])
+    error = seconds / measured - 1.0
+    columns = {name: np.concatenate([g.columns[name] for g in groups]) for name in groups[0].columns}
+    chosen = {name: pick(columns) for name, pick in model.subsets.items()}
+    errors = _errors(error)
+    return GroupReport(
+        *head,
+        len(measured),
+        skipped,
+        median_abs_error=errors["median_abs_error"],
+        p90_abs_error=errors["p90_abs_error"],
+        mean_error=errors["mean_error"],
+        tier="+".join(sorted({p.tier for p in parts})),
+        inside=float(np.mean((measured >= low) & (measured <= high))),
+        subsets={n: {"rows": int(w.sum()), **_errors(error[w])} for n, w in chosen.items() if w.any()},
+        worst=_worst(groups, columns, measured, seconds, error),
+    )
+
+
+def _errors(error: Array) -> dict[str, float]:
+    size = np.abs(error)
+    return {
+        "median_abs_error": float(np.median(size)),
+        "p90_abs_error": float(np.quantile(size, 0.9)),
+        "mean_error": float(np.mean(error)),
+    }
+
+
+def _worst(groups: list[Group], columns: Mapping[str, Array], measured: Array, seconds: Array, error: Array) -> Any:
+    lines = [line for g in groups for line in g.lines]
+    order = np.argsort(-np.abs(error))[:_WORST]
+    return tuple(
+        Worst(lines[i], float(measured[i]), float(seconds[i]), {n: float(v[i]) for n, v in columns.items()})
+        for i in order
+    )

@@ -1,0 +1,61 @@
+"""``perfmodel validate`` and ``perfmodel calibrate``: predictions against measurements, and constants from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+__all__ = ["calibrate_command", "command"]
+
+
+def command(
+    paths: list[str] = typer.Argument(..., metavar="PATH...", help="Measurement tables (.csv) or folders of them."),
+    hw: str | None = typer.Option(None, "--hw", metavar="FILE", help="A device file written by `calibrate`."),
+    held_out: str | None = typer.Option(
+        None, "--held-out", metavar="rows|device", help="Use constants that have not seen the row, or the device."
+    ),
+    json: bool = typer.Option(False, "--json", help="Print JSON only."),
+    report: Path | None = typer.Option(None, "--report", metavar="FILE.md", help="Also write a Markdown report."),
+) -> None:
+    """Predict measured rows and report the errors by source, framework, device and format."""
+    from perfmodel.cli import output
+
+    output.check_report(report)
+    from perfmodel.calibration.validate import validate
+    from perfmodel.report import accuracy
+
+    found = [r.data() for r in validate(paths, device=hw, held_out=held_out)]
+    if report is not None:
+        output.write_report(report, accuracy.render(found))
+    if json:
+        output.print_json(found)
+    else:
+        output.print_text("\n".join(accuracy.lines(found)))
+
+
+def calibrate_command(
+    measurements: list[str] = typer.Argument(..., metavar="MEASUREMENTS.csv...", help="Tables of measured kernels."),
+    hw: str | None = typer.Option(
+        None, "--hw", metavar="DEVICE", help="Device they were measured on: a name or a file."
+    ),
+    out: Path = typer.Option(
+        ..., "-o", "--output", metavar="FILE.yaml", help="Device file to write; without --hw, a folder for all devices."
+    ),
+    date: str | None = typer.Option(None, "--date", metavar="YYYY-MM-DD", help="Day to state; today by default."),
+) -> None:
+    """Fit kernel constants to measurements and write a device file that holds them."""
+    import datetime
+
+    from perfmodel.calibration import shipping
+    from perfmodel.cli import output
+    from perfmodel.report import accuracy
+
+    day = date or datetime.date.today().isoformat()
+    if hw is None:
+        fits = shipping.calibrate_all(measurements, out, date=day)
+    else:
+        output.check_report(out)
+        text, fits = shipping.calibrate(measurements, hw, out.stem, date=day)
+        output.write_report(out, text)
+    output.print_text("\n".join(accuracy.fit_lines(f.group for f in fits)))

@@ -1,0 +1,107 @@
+"""Tables of how well kernels are predicted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from perfmodel.specs.calibration import CalibrationGroup
+
+__all__ = ["fit_lines", "lines", "render"]
+
+
+Report = Mapping[str, Any]
+"""One group as ``perfmodel.calibration.validate.GroupReport.data`` gives it."""
+
+_HEAD = ("operator", "device", "format", "framework", "source", "rows", "median", "90 %", "bias", "inside", "constants")
+
+
+def _percent(value: float | None, signed: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{100.0 * value:+.1f} %" if signed else f"{100.0 * value:.1f} %"
+
+
+def _row(r: Report) -> tuple[str, ...]:
+    return (
+        r["operator"],
+        r["device"],
+        r["dtype"],
+        r["framework"],
+        r["source"],
+        f"{r['predicted']}/{r['rows']}",
+        _percent(r["median_abs_error"]),
+        _percent(r["p90_abs_error"]),
+        _percent(r["mean_error"], signed=True),
+        "-" if r["inside"] is None else f"{r['inside']:.0%}",
+        r["tier"],
+    )
+
+
+def lines(reports: Sequence[Report]) -> list[str]:
+    """Aligned table for a screen, the skipped rows below it."""
+    table = [_HEAD, *(_row(r) for r in reports if r["operator"])]
+    widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
+    result = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+    return [*result, *_skips(reports)]
+
+
+def _skips(reports: Iterable[Report]) -> list[str]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for r in reports:
+        for reason, count in r["skipped"].items():
+            counts[r["file"], reason] += count
+    return [f"not predicted: {count} rows of {file}: {reason}" for (file, reason), count in counts.items()]
+
+
+def fit_lines(groups: Iterable[CalibrationGroup]) -> list[str]:
+    """One line per fitted group."""
+    result = []
+    for g in groups:
+        loose = f"; left to the prior: {', '.join(g.undetermined)}" if g.undetermined else ""
+        result.append(
+            f"{g.operator} {g.format} {g.variant}: {g.rows} rows, median error {_percent(g.median_error)}, "
+            f"90th percentile {_percent(g.p90_error)}, mean {_percent(g.mean_error, signed=True)}{loose}"
+        )
+    return result
+
+
+def render(reports: Sequence[Report]) -> str:
+    """Markdown report: the distribution over groups by operator, then every group."""
+    text = ["# How well kernels are predicted", "", *_summary(reports), ""]
+    text += ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
+    text += ["| " + " | ".join(_row(r)) + " |" for r in reports if r["operator"]]
+    skipped = _skips(reports)
+    if skipped:
+        text += ["", "## Rows without a prediction", "", *(f"- {line}" for line in skipped)]
+    return "\n".join(text) + "\n"
+
+
+def _summary(reports: Sequence[Report]) -> list[str]:
+    """Distribution over groups of ten rows or more."""
+    operators = list(dict.fromkeys(r["operator"] for r in reports if r["operator"] and r["predicted"]))
+    result = [
+        "Error = predicted / measured - 1 of the time; groups of ten rows or more.",
+        "",
+        "| operator | groups | rows | median error: median group | worst quarter | 90th percentile: median group | "
+        "worst quarter | mean error: median group |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for operator in operators:
+        own = [r for r in reports if r["operator"] == operator and r["predicted"] >= 10]
+        if not own:
+            continue
+        middle = sorted(r["median_abs_error"] or 0.0 for r in own)
+        tail = sorted(r["p90_abs_error"] or 0.0 for r in own)
+        bias = sorted(abs(r["mean_error"] or 0.0) for r in own)
+        cells = (median(middle), _upper(middle), median(tail), _upper(tail), median(bias))
+        rows = sum(r["predicted"] for r in own)
+        result.append(f"| {operator} | {len(own)} | {rows} | " + " | ".join(map(_percent, cells)) + " |")
+    return result
+
+
+def _upper(ordered: Sequence[float]) -> float:
+    """Return the value at the border of the largest quarter."""
+    return ordered[min(len(ordered) - 1, (3 * len(ordered)) // 4)]
