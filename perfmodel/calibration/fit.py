@@ -25,7 +25,7 @@ __all__ = ["Fit", "fit_groups", "fit_one", "predicted"]
 
 SCALE = 0.1
 """Relative error at which the loss turns from square to absolute; also the weight of a row against the prior."""
-FEW = 8
+FEW = 5
 """Groups with fewer rows keep the constants of their pool."""
 TIGHTER = 0.7
 """Prior of one device around its framework, relative to that of a family around the first guess."""

@@ -21,7 +21,7 @@ from perfmodel.specs.yamlfile import read
 __all__ = ["calibrate", "calibrate_all", "calibration_text", "device_text", "measured_groups", "write_calibrations"]
 
 FOLDS = 3
-ENOUGH = 8
+ENOUGH = 5
 """Groups with fewer rows are not kept: their device's or siblings' constants predict them as well."""
 ORIGINS = {
     "aiconfigurator": "ai-dynamo/aiconfigurator performance database (Apache-2.0)",
