@@ -5,8 +5,8 @@ processor seconds. ``judged`` is the whole job (form, memory and every other mas
 count, near misses); ``evaluated`` is the time of the cost model alone over the same mesh. Peak memory is the
 process's maximum resident set.
 
-Run with ``python benchmarks/search_speed.py [--axes fine]``; ``fine`` searches more micro-batches, device counts and
-groups.
+Run with ``python benchmarks/search_speed.py [--axes default|fine]``; ``fine`` searches more micro-batches, device
+counts and groups.
 """
 
 from __future__ import annotations
@@ -57,10 +57,14 @@ def timed(call: Callable[[], object], runs: int = 5) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--axes", choices=("default", "fine"), default="default")
-    asked = parser.parse_args()
-    use = ("quantised_collectives",) if asked.axes == "fine" else ()
-    made = setting(asked.axes == "fine", use)
+    parser.add_argument("--axes", choices=("default", "fine"), action="append")
+    for axes in parser.parse_args().axes or ("default", "fine"):
+        measure(axes)
+
+
+def measure(axes: str) -> None:
+    """Print the figures of one space."""
+    made = setting(axes == "fine", ("quantised_collectives",) if axes == "fine" else ())
     cells = made.space.cells
 
     def evaluate() -> None:
@@ -72,7 +76,7 @@ def main() -> None:
     judged = timed(lambda: search(made.space, made.problem))
     evaluated = timed(evaluate)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"plans in the mesh        {cells:>12,}  (axes: {asked.axes})")
+    print(f"plans in the mesh        {cells:>12,}  (axes: {axes})")
     print(f"judged, masks and ranks  {cells / judged / 1e6:>12.1f} million/s  ({judged:.3f} s)")
     print(f"cost model alone         {cells / evaluated / 1e6:>12.1f} million/s  ({evaluated:.3f} s)")
     print(f"peak memory              {peak:>12.0f} MiB")

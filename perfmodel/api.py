@@ -21,7 +21,6 @@ from perfmodel.solver.space import column_value
 from perfmodel.specs.framework import Framework, load_framework
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import Model, load_model
-from perfmodel.specs.overrides import override
 from perfmodel.specs.system import System, load_system
 from perfmodel.specs.workload import Workload, load_workload, revise
 from perfmodel.techniques.settled import Plan
@@ -301,6 +300,8 @@ def _product(x: Mapping[str, Any], columns: Mapping[str, Any]) -> float:
 def _load(request: Request) -> tuple[Model, System]:
     system = load_system(request.hw)
     if request.changes:
+        from perfmodel.specs.overrides import override
+
         system = override(system, {k: v if isinstance(v, str) else float(v) for k, v in request.changes.items()})
     return load_model(find_model(request.model)), system
 

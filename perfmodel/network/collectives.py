@@ -10,6 +10,7 @@ Each collective takes the cheapest of its algorithms, as communication libraries
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from perfmodel.elementwise import Scalar, log2, maximum, minimum, where
 from perfmodel.network.topology import Group, Network
@@ -24,6 +25,8 @@ __all__ = [
     "all_to_all",
     "all_to_all_bound",
     "broadcast",
+    "gather_lines",
+    "gather_time",
     "point_to_point",
     "reduce_scatter",
 ]
@@ -43,26 +46,59 @@ def _ring_rate(network: Network, group: Group) -> Scalar:
     return rate
 
 
-def _widest_latency(network: Network, group: Group) -> Seconds:
+class Line(NamedTuple):
+    """Time of a collective over one group as a function of its size: ``start + size * slope`` [s, s/B]."""
+
+    start: Seconds
+    slope: Scalar
+
+    def seconds(self, size: Bytes) -> Seconds:
+        """Time for ``size`` bytes [s]."""
+        return self.start + size * self.slope
+
+
+def _ring_line(network: Network, group: Group) -> Line:
+    r"""One ring through all ranks: :math:`(n-1)\alpha + \frac{n-1}{n} V / \min_l m_{l-1} b_l`."""
     latency: Scalar = 0.0
-    for level, (_, joined) in zip(network.levels, _steps(group), strict=True):
-        latency = maximum(latency, where(joined > 1.0, level.latency, 0.0))
-    return latency
+    rate: Scalar = float("inf")
+    for level, (below, joined) in zip(network.levels, _steps(group), strict=True):
+        crossed = joined > 1.0
+        latency = maximum(latency, where(crossed, level.latency, 0.0))
+        rate = minimum(rate, where(crossed, below * (level.bandwidth * level.efficiency), float("inf")))
+    hops = group.size - 1.0
+    return Line(hops * latency, hops / (group.size * rate))
+
+
+def _hierarchical_line(network: Network, group: Group) -> Line:
+    r"""Outermost level first on the smallest shards: :math:`\sum_l (n_l-1)(\alpha_l + V / (m_l b_l))`."""
+    start: Scalar = 0.0
+    slope: Scalar = 0.0
+    for level, members, (_, joined) in zip(network.levels, group.members, _steps(group), strict=True):
+        hops = joined - 1.0
+        start = start + hops * level.latency
+        slope = slope + hops / (members * (level.bandwidth * level.efficiency))
+    return Line(start, slope)
 
 
 def ring_all_gather(network: Network, group: Group, result: Bytes) -> Seconds:
-    r"""One ring through all ranks: :math:`(n-1)\alpha + \frac{n-1}{n} V / \min_l m_{l-1} b_l`."""
-    n = group.size
-    return (n - 1.0) * _widest_latency(network, group) + result * (n - 1.0) / n / _ring_rate(network, group)
+    """All-gather along one ring through all ranks [s]."""
+    return _ring_line(network, group).seconds(result)
 
 
 def hierarchical_all_gather(network: Network, group: Group, result: Bytes) -> Seconds:
-    r"""Outermost level first on the smallest shards: :math:`\sum_l (n_l-1)(\alpha_l + V / (m_l b_l))`."""
-    total: Scalar = 0.0
-    for level, members, (_, joined) in zip(network.levels, group.members, _steps(group), strict=True):
-        rate = level.bandwidth * level.efficiency
-        total = total + (joined - 1.0) * (level.latency + result / (members * rate))
-    return total
+    """All-gather level by level, outermost first [s]."""
+    return _hierarchical_line(network, group).seconds(result)
+
+
+def gather_lines(network: Network, group: Group) -> tuple[Line, ...]:
+    """Lines of the all-gather algorithms that the library has; :func:`gather_time` takes the cheapest at a size."""
+    ring = _ring_line(network, group)
+    return (ring,) if network.ring_only else (ring, _hierarchical_line(network, group))
+
+
+def gather_time(lines: tuple[Line, ...], result: Bytes) -> Seconds:
+    """All-gather of ``result`` bytes, or its mirror image, a reduce-scatter, over the group the lines belong to [s]."""
+    return minimum(*(line.seconds(result) for line in lines))
 
 
 def tree_all_reduce(network: Network, group: Group, size: Bytes) -> Seconds:
@@ -89,8 +125,7 @@ def in_network_all_reduce(network: Network, group: Group, size: Bytes) -> Second
 
 def all_gather(network: Network, group: Group, result: Bytes) -> Seconds:
     """Time until every rank holds ``result`` bytes, of which each held ``result / n`` [s]."""
-    ring = ring_all_gather(network, group, result)
-    return ring if network.ring_only else minimum(ring, hierarchical_all_gather(network, group, result))
+    return gather_time(gather_lines(network, group), result)
 
 
 def reduce_scatter(network: Network, group: Group, size: Bytes) -> Seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
@@ -11,6 +12,7 @@ from perfmodel.phases.training import Step
 from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem, energy_per_second
 from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
+from perfmodel.specs.architecture import Architecture
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.settled import Plan, Settled
 
@@ -76,7 +78,8 @@ def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def model_flops_per_token(architecture: Any, sequence: float) -> float:
+@lru_cache(maxsize=64)
+def model_flops_per_token(architecture: Architecture, sequence: float) -> float:
     """Forward FLOP per token of a sequence: every product once, attention by its causal pairs [FLOP].
 
     Training counts three times this (backward is twice the forward), recomputation not included: the definition of

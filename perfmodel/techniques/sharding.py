@@ -11,10 +11,10 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
-from perfmodel.network.collectives import all_gather, reduce_scatter
+from perfmodel.network.collectives import all_gather, gather_lines, gather_time
 from perfmodel.network.topology import Network
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
-from perfmodel.techniques.settled import Family, Plan, Settled
+from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["ALL", "TECHNIQUE", "describe"]
 
@@ -60,28 +60,29 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         beside = Term(name, slot, "network", (1.0 - exposed) * seconds, "net", prefetch=True)
         return [beside, Term(name, slot, "network", exposed * seconds)] if exposed else [beside]
 
-    def gather(f: Family, shards: Scalar, parameters: Scalar, pieces: float = 1.0) -> Scalar:
+    def gather(lines: tuple[Any, ...], parameters: Scalar, pieces: float = 1.0) -> Scalar:
         """So many parameters, piece by piece, and the scales of each piece where it is quantised."""
-        group, scales = f.among(shards), s.layout.scales_wire
-        own = where(scales > 0.0, all_gather(net, group, parameters * scales / pieces), 0.0)
-        return pieces * (all_gather(net, group, parameters * s.weights_wire / pieces) + own)
+        part, scales = parameters / pieces, s.layout.scales_wire
+        seconds = gather_time(lines, part * s.weights_wire)
+        if not (isinstance(scales, float) and scales == 0.0):
+            seconds = seconds + where(scales > 0.0, gather_time(lines, part * scales), 0.0)
+        return pieces * seconds
 
     for f in s.families:
-        weights, secondary = f.shards(x.weights_group), f.shards(x.secondary_group)
-        gradients, optimizer = f.shards(x.gradients_group), f.shards(x.optimizer_group)
-        forward, backward = gather(f, weights, f.layer, pieces), gather(f, secondary, f.layer, pieces)
-        scatter = reduce_scatter(net, f.among(gradients), f.layer * s.gradients_wire)
+        weights, optimizer = f.shards(x.weights_group), f.shards(x.optimizer_group)
+        primary = gather_lines(net, f.among(weights))
+        secondary = gather_lines(net, f.among(f.shards(x.secondary_group)))
+        gradients = gather_lines(net, f.among(f.shards(x.gradients_group)))
         tail = all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes)
-        emitted += travel("weight gather", "layer_forward", forward)
-        emitted += travel("weight gather", "layer_backward", backward)
-        emitted += travel("gradient scatter", "layer_backward", scatter)
+        emitted += travel("weight gather", "layer_forward", gather(primary, f.layer, pieces))
+        emitted += travel("weight gather", "layer_backward", gather(secondary, f.layer, pieces))
+        emitted += travel("gradient scatter", "layer_backward", gather_time(gradients, f.layer * s.gradients_wire))
         emitted.append(Term("updated weights", "tail", "network", tail))
-    dense = s.families[0]
-    weights, gradients = dense.shards(x.weights_group), dense.among(dense.shards(x.gradients_group))
-    for slot, table in (("embed", s.embedding), ("head", s.head)):
-        emitted += travel("weight gather", slot, gather(dense, weights, table))
-        emitted += travel("gradient scatter", slot, reduce_scatter(net, gradients, table * s.gradients_wire))
-    emitted += travel("weight gather", "head", gather(dense, dense.shards(x.secondary_group), s.head))
+        if f.name == "dense":  # embedding and head belong to the dense family
+            for slot, table in (("embed", s.embedding), ("head", s.head)):
+                emitted += travel("weight gather", slot, gather(primary, table))
+                emitted += travel("gradient scatter", slot, gather_time(gradients, table * s.gradients_wire))
+            emitted += travel("weight gather", "head", gather(secondary, s.head))
     return emitted
 
 

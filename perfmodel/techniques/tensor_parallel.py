@@ -16,8 +16,9 @@ __all__ = ["TECHNIQUE"]
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Powers of two up to the number of query heads and the devices."""
-    most = min(_heads(situation.architecture), situation.devices, 64)
+    """Powers of two up to the number of query heads; training within two nodes, serving up to 64 ranks."""
+    far = 2 * situation.machine.per_node if situation.phase == "training" else 64
+    most = min(_heads(situation.architecture), situation.devices, max(far, 8))
     return (Axis.of("tp", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
 
 
