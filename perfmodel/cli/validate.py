@@ -27,7 +27,7 @@ def command(
 
     found = [r.data() for r in validate(paths, device=hw, held_out=held_out)]
     if report is not None:
-        output.write_report(report, accuracy.render(found))
+        output.write_report(report, accuracy.render(found, output.command_line()))
     if json:
         output.print_json(found)
     else:

@@ -68,9 +68,9 @@ def fit_lines(groups: Iterable[CalibrationGroup]) -> list[str]:
     return result
 
 
-def render(reports: Sequence[Report]) -> str:
-    """Markdown report: the distribution over groups by operator, then every group."""
-    text = ["# How well kernels are predicted", "", *_summary(reports), ""]
+def render(reports: Sequence[Report], command: str) -> str:
+    """Markdown report: which command made it, the distribution over groups by operator, then every group."""
+    text = ["# How well kernels are predicted", "", f"Made by `{command}`.", "", *_summary(reports), ""]
     text += ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
     text += ["| " + " | ".join(_row(r)) + " |" for r in reports if r["operator"]]
     skipped = _skips(reports)
