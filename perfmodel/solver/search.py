@@ -16,6 +16,8 @@ from perfmodel.techniques.settled import Plan
 
 __all__ = ["Candidate", "Judged", "NearMiss", "Outcome", "Problem", "search"]
 
+SMALL_BLOCK = 30_000
+"""Cells per block of a small space: arrays that the allocator reuses instead of asking the system for pages."""
 KEEP = 16
 """Plans kept per block and per device count."""
 
@@ -146,7 +148,7 @@ def search(
     for slab in space.slabs():
         mask = _well_formed(problem.form(slab.columns()), slab, outcome)
         kept = slab.keep(mask)
-        for block in kept.pieces(limit or BLOCK_CELLS):
+        for block in kept.pieces(limit or _block_cells(kept.cells)):
             if block.cells:
                 _absorb(outcome, block, problem.judge(block.columns()), front=problem.wants_front)
             if progress is not None:
@@ -158,6 +160,11 @@ def search(
         candidates.sort(key=lambda c: c.score)
         del candidates[KEEP:]
     return outcome
+
+
+def _block_cells(cells: int) -> int:
+    """Cells per block: large blocks spread the fixed work of one, small ones spare a short search new pages."""
+    return min(BLOCK_CELLS, max(cells // 8, SMALL_BLOCK))
 
 
 def _absorb(outcome: Outcome, block: Block, judged: Judged, *, front: bool) -> None:
