@@ -144,7 +144,7 @@ FORMULAS: dict[str, Formula] = {
     ),
     "materialised_attention": Formula(
         attention.materialised_attention,
-        {**_sizes("batch", "head_dim", "q_len", "kv_len"), "q_heads": HEADS, "element_bytes": BYTES},
+        {**_sizes("batch", "q_len", "kv_len"), "q_heads": HEADS, "element_bytes": BYTES},
         {"element_bytes": "B"},
         {"value": "B"},
     ),

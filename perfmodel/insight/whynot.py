@@ -8,7 +8,7 @@ from typing import Any
 from perfmodel.errors import PerfmodelError
 from perfmodel.insight.setting import Setting, make_setting
 from perfmodel.solver.evaluate import evaluate_plan
-from perfmodel.solver.result import EvaluatedPlan, Rejected
+from perfmodel.solver.result import Rejected
 from perfmodel.solver.search import Candidate, NearMiss, Outcome, search
 from perfmodel.techniques.settled import Plan
 from perfmodel.units import format_seconds
@@ -47,14 +47,14 @@ def _closest(setting: Setting, outcome: Outcome) -> tuple[Rejected, ...]:
 
 def _explained(setting: Setting, miss: NearMiss) -> Rejected:
     plan = evaluate_plan(setting.problem, miss.candidate.plan)
-    return Rejected(miss.constraint, miss.ratio, plan, miss.plans, _remedy(setting, miss, plan))
+    return Rejected(miss.constraint, miss.ratio, plan, miss.plans, _remedy(setting, miss))
 
 
-def _remedy(setting: Setting, miss: NearMiss, plan: EvaluatedPlan) -> str:
+def _remedy(setting: Setting, miss: NearMiss) -> str:
     """What would have to change for a rejected plan to be legal."""
     name, ratio = miss.constraint, miss.ratio
     if name.endswith("memory"):
-        return f"needs {ratio:.2f} × the {name}{_saved(setting, miss.candidate.plan, plan)}"
+        return f"needs {ratio:.2f} × the {name}{_saved(setting, miss.candidate.plan)}"
     if name == "quality":
         return f"spends {ratio:.2f} × the quality budget; --max-quality-loss raises it"
     if name in ("TTFT", "TPOT", "end-to-end"):
@@ -63,7 +63,7 @@ def _remedy(setting: Setting, miss: NearMiss, plan: EvaluatedPlan) -> str:
     return f"{ratio:.2f} × the limit"
 
 
-def _saved(setting: Setting, x: Plan, plan: EvaluatedPlan) -> str:
+def _saved(setting: Setting, x: Plan) -> str:
     """The mildest change that makes the plan fit, with its price."""
     for words, changes in SAVERS:
         columns = vars(x)
@@ -74,7 +74,6 @@ def _saved(setting: Setting, x: Plan, plan: EvaluatedPlan) -> str:
         changed = evaluate_plan(setting.problem, Plan(**{**columns, **changes}))
         if changed.legal:
             return f"; would fit with {words}, then {format_seconds(changed.seconds)}"
-    del plan
     return ""
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from perfmodel.elementwise import Scalar, ceil, minimum, where
+from perfmodel.elementwise import Scalar, minimum, where
 from perfmodel.operators.work import Shape, Work
 from perfmodel.units import Bytes
 
 __all__ = ["attention", "attention_pairs", "decode_attention", "materialised_attention"]
-
-BLOCK = 128.0
-"""Query rows of one tile of a fused kernel; causal masks are skipped by whole tiles."""
 
 
 def attention_pairs(q_len: Scalar, kv_len: Scalar, *, causal: bool = True, window: Scalar | None = None) -> Scalar:
@@ -99,10 +96,10 @@ def attention(
 
 
 def materialised_attention(
-    batch: Scalar, q_heads: Scalar, head_dim: Scalar, q_len: Scalar, kv_len: Scalar, *, element_bytes: Bytes = 2.0
+    batch: Scalar, q_heads: Scalar, q_len: Scalar, kv_len: Scalar, *, element_bytes: Bytes = 2.0
 ) -> Bytes:
     """Traffic beyond that of the inputs when scores and probabilities are written out: 4 passes of N x N [B]."""
-    return 4.0 * batch * q_heads * q_len * kv_len * element_bytes + 0.0 * head_dim
+    return 4.0 * batch * q_heads * q_len * kv_len * element_bytes
 
 
 def decode_attention(
@@ -149,8 +146,3 @@ def decode_attention(
         reuse_power=0.0,
         shape=Shape(queries, seen, (head_dim + value_dim) / 2.0, batch * kv_heads),
     )
-
-
-def causal_tiles(q_len: Scalar) -> Scalar:
-    """Query tiles of one head."""
-    return ceil(q_len / BLOCK)

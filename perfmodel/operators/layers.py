@@ -133,13 +133,13 @@ def _layer(layer: Layer, hidden: int, s: Sizes) -> list[Call]:
         calls += _moe(ffn, s)
     tokens = s.tokens / s.sequence_split
     residuals = 1 if layer.parallel else sum(p is not None for p in (mixer, ffn))
-    calls += [_stream("norm", streaming.norm(tokens, hidden, element_bytes=s.element_bytes))] * layer.norms
-    calls += [_stream("residual", streaming.residual(tokens, hidden, element_bytes=s.element_bytes))] * residuals
+    calls += [_stream(streaming.norm(tokens, hidden, element_bytes=s.element_bytes))] * layer.norms
+    calls += [_stream(streaming.residual(tokens, hidden, element_bytes=s.element_bytes))] * residuals
     return calls
 
 
-def _stream(name: str, work: Work, region: str = "layer") -> Call:
-    del name  # one bar for all streaming operators; the work tells them apart
+def _stream(work: Work, region: str = "layer") -> Call:
+    """One bar for all streaming operators; the work tells them apart."""
     return Call("elementwise", work, 1.0, region, "elementwise")
 
 
@@ -162,11 +162,11 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
     kv_heads = maximum(a.kv_heads / s.weight_split, 1.0)
     width = q_heads * a.head_dim + kv_heads * a.head_dim
     core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, s.context), s, causal=a.causal)
-    calls = [*_products(a.linears, s, "attention"), _stream("rotary", streaming.rotary(s.tokens, width)), core]
+    calls = [*_products(a.linears, s, "attention"), _stream(streaming.rotary(s.tokens, width)), core]
     if s.materialise and not s.decode:
-        extra = attn.materialised_attention(s.sequences, q_heads, a.head_dim, s.queries, s.context)
+        extra = attn.materialised_attention(s.sequences, q_heads, s.queries, s.context)
         written = streaming.elementwise(extra / 2.0, reads=1.0, writes=0.0, flops_per_element=2.0)
-        calls.append(_stream("scores", written, "attention core"))
+        calls.append(_stream(written, "attention core"))
     return calls
 
 
@@ -221,7 +221,7 @@ def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
     """Unabsorbed in prefill (per-head keys and values), absorbed in decode (one latent for all heads)."""
     heads = a.heads / s.weight_split
     calls = _products(a.linears, s, "attention")
-    calls.append(_stream("rotary", streaming.rotary(s.tokens, heads * a.rope_dim)))
+    calls.append(_stream(streaming.rotary(s.tokens, heads * a.rope_dim)))
     seen = s.context if a.index_top_k is None else minimum(s.context, a.index_top_k)
     if s.decode:
         work = attn.decode_attention(
@@ -246,9 +246,9 @@ def _state_space(a: StateSpace, s: Sizes) -> list[Call]:
     scan = streaming.selective_scan(s.sequences, s.tokens, inner, a.state, stream_bytes=streams, carry=s.decode)
     return [
         *_products(a.linears, s, "attention"),
-        _stream("conv", streaming.conv(s.tokens, channels, taps=a.conv, element_bytes=s.element_bytes)),
+        _stream(streaming.conv(s.tokens, channels, taps=a.conv, element_bytes=s.element_bytes)),
         Call("state space", scan, 1.0, component="state space"),
-        _stream("gate", streaming.activation(s.tokens, inner, gated=True, element_bytes=s.element_bytes)),
+        _stream(streaming.activation(s.tokens, inner, gated=True, element_bytes=s.element_bytes)),
     ]
 
 
@@ -259,15 +259,15 @@ def _linear_attention(a: LinearAttention, s: Sizes) -> list[Call]:
     scan = streaming.selective_scan(s.sequences, s.tokens, values, a.key_dim, stream_bytes=streams, carry=s.decode)
     return [
         *_products(a.linears, s, "attention"),
-        _stream("conv", streaming.conv(s.tokens, 2.0 * keys + values, taps=a.conv, element_bytes=s.element_bytes)),
+        _stream(streaming.conv(s.tokens, 2.0 * keys + values, taps=a.conv, element_bytes=s.element_bytes)),
         Call("state space", scan, 1.0, component="state space"),
-        _stream("gate", streaming.activation(s.tokens, values, gated=True, element_bytes=s.element_bytes)),
+        _stream(streaming.activation(s.tokens, values, gated=True, element_bytes=s.element_bytes)),
     ]
 
 
 def _mlp(f: Mlp, s: Sizes) -> list[Call]:
     act = streaming.activation(s.tokens, f.width / s.weight_split, gated=f.gated, element_bytes=s.element_bytes)
-    return [*_products(f.linears, s, "mlp"), _stream("activation", act)]
+    return [*_products(f.linears, s, "mlp"), _stream(act)]
 
 
 def active_experts(experts: Scalar, top_k: Scalar, tokens: Scalar) -> Scalar:
@@ -301,16 +301,16 @@ def _moe(f: Moe, s: Sizes) -> list[Call]:
     permute = streaming.elementwise(
         arriving * (f.latent or f.hidden), reads=2.0, writes=2.0, flops_per_element=1.0, element_bytes=s.element_bytes
     )
-    calls += [_stream("activation", act), _stream("permute", permute)]
+    calls += [_stream(act), _stream(permute)]
     if f.shared_width:
         shared = streaming.activation(s.tokens, f.shared_width / s.weight_split, gated=f.gated)
-        calls.append(_stream("activation", shared))
+        calls.append(_stream(shared))
     return calls
 
 
 def embedding_calls(architecture: Architecture, s: Sizes) -> list[Call]:
     """Table lookup on the first stage."""
-    return [_stream("embedding", streaming.embedding(s.tokens / s.sequence_split, architecture.hidden))]
+    return [_stream(streaming.embedding(s.tokens / s.sequence_split, architecture.hidden))]
 
 
 def head_calls(architecture: Architecture, s: Sizes, *, rows: Scalar, logit_bytes: Scalar) -> list[Call]:
@@ -319,7 +319,7 @@ def head_calls(architecture: Architecture, s: Sizes, *, rows: Scalar, logit_byte
     norm = streaming.norm(s.tokens / s.sequence_split, architecture.hidden, element_bytes=s.element_bytes)
     loss = streaming.cross_entropy(rows, architecture.vocab / s.weight_split, logit_bytes=logit_bytes)
     head = _product(linear, rows, s, "head", "output head")
-    return [_stream("norm", norm), head, _stream("softmax", loss)]
+    return [_stream(norm), head, _stream(loss)]
 
 
 def backward_of(call: Call) -> list[Call]:

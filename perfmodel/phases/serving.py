@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from perfmodel.elementwise import Scalar, maximum, where
+from perfmodel.elementwise import Scalar, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
-from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
+from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, gathered
+from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -241,13 +242,11 @@ def settle_passes(
 
 def _legal(x: Plan, s: Settled, techniques: Sequence[Technique], situation: Situation) -> dict[str, Scalar]:
     """Demand / limit of every count and divisibility."""
-    ratios: dict[str, Scalar] = {}
-    for technique in techniques:
-        for name, ratio in technique.legal(x, s, situation).items():
-            ratios[name] = maximum(ratios[name], ratio) if name in ratios else ratio
-    ratios["batch"] = s.stages * s.layout.sub_batches / s.batch
-    ratios["device count"] = _devices(s) / situation.devices
-    return ratios
+    counts = {
+        "batch": s.stages * s.layout.sub_batches / s.batch,
+        "device count": _devices(s) / situation.devices,
+    }
+    return legality(x, s, techniques, situation, counts)
 
 
 def _devices(s: Settled) -> Scalar:
@@ -295,16 +294,5 @@ def evaluate_passes(
     ledgers = {
         stage: _ledger(s, machine, lines, framework, s.batch, first=stage == "first") for stage in ("first", "last")
     }
-    ratios = {**_legal(x, s, techniques, situation), **_memory_ratios(ledgers, machine)}
+    ratios = {**_legal(x, s, techniques, situation), **memory_ratios(ledgers, machine)}
     return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), _devices(s), ledgers, ratios)
-
-
-def _memory_ratios(ledgers: Mapping[str, Sequence[Line]], machine: Machine) -> dict[str, Scalar]:
-    """Demand / capacity of every tier, the fuller stage deciding."""
-    ratios: dict[str, Scalar] = {}
-    for ledger in ledgers.values():
-        for tier in dict.fromkeys(line.tier for line in ledger):
-            demand = add_up([line.bytes for line in ledger if line.tier == tier]) / machine.tiers[tier]
-            name = f"{tier} memory"
-            ratios[name] = maximum(ratios[name], demand) if name in ratios else demand
-    return ratios

@@ -12,8 +12,9 @@ from perfmodel.network.topology import Network
 from perfmodel.operators.layers import Call, Sizes, backward_of, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import activations_kept, layer_parameters, widest
 from perfmodel.operators.streaming import optimizer_update
-from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times, add_up
+from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, gathered
+from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -258,17 +259,6 @@ def _ledger(
     return tuple(lines)
 
 
-def _memory_ratios(ledgers: Mapping[str, Sequence[Line]], machine: Machine) -> dict[str, Scalar]:
-    """Demand / capacity of every tier, the fuller stage deciding."""
-    ratios: dict[str, Scalar] = {}
-    for lines in ledgers.values():
-        for tier in dict.fromkeys(line.tier for line in lines):
-            demand = add_up([line.bytes for line in lines if line.tier == tier]) / machine.tiers.get(tier, 1.0)
-            name = f"{tier} memory" if tier != "host" else "host memory"
-            ratios[name] = maximum(ratios[name], demand) if name in ratios else demand
-    return ratios
-
-
 def check_training(
     x: Plan,
     techniques: Sequence[Technique],
@@ -278,10 +268,7 @@ def check_training(
 ) -> tuple[Settled, dict[str, Scalar]]:
     """Settle a plan and say how well formed it is: demand / limit of every count and divisibility."""
     settled, ratios = settle_training(x, techniques, situation, network, framework)
-    for technique in techniques:
-        for name, ratio in technique.legal(x, settled, situation).items():
-            ratios[name] = maximum(ratios[name], ratio) if name in ratios else ratio
-    return settled, ratios
+    return settled, legality(x, settled, techniques, situation, ratios)
 
 
 def evaluate_training(
@@ -322,5 +309,5 @@ def evaluate_training(
         "first": _ledger(settled, machine, lines, first=True, framework=framework),
         "last": _ledger(settled, machine, lines, first=False, framework=framework),
     }
-    ratios.update(_memory_ratios(ledgers, machine))
+    ratios.update(memory_ratios(ledgers, machine))
     return Step(settled, tree, tree.elapsed(), ledgers, ratios, busy, tuple(terms))

@@ -186,7 +186,7 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
     busy = min(float(replica.pass_seconds) / max(float(replica.tpot), 1e-12), 1.0)
     power = energy_per_second(machine, busy)
     dollars = None if price is None else price / per_device * 1e6
-    prefill_share = _prefill_share(replica, float(x.batch) / float(s.split("batch")), workload)
+    prefill_share = _prefill_share(replica)
     rows = term_rows(replica.decode.exposed())
     metrics: dict[str, float | None] = {
         "ttft_seconds": float(replica.ttft),
@@ -226,10 +226,9 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
     )
 
 
-def _prefill_share(replica: Replica, per_rank: float, workload: Any) -> float:
+def _prefill_share(replica: Replica) -> float:
     """Share of the device's time that prefills take [1]."""
     stall = float(replica.tpot) - float(replica.pass_seconds) / float(replica.settled.layout.tokens_per_pass)
-    del per_rank, workload
     return max(stall, 0.0) / float(replica.tpot)
 
 

@@ -9,16 +9,13 @@ from perfmodel.elementwise import choose
 from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.topology import Network
+from perfmodel.operators.formats import storage
 from perfmodel.operators.streaming import elementwise
 from perfmodel.specs.quality import published_loss
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum
 
 __all__ = ["TECHNIQUE"]
-
-GROUP = 128.0
-STORED_BYTES = 0.5 + (2.0 + 0.5) / GROUP
-"""Four bits, and per group a 16-bit scale and a 4-bit zero point [B per weight]."""
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
@@ -34,7 +31,7 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     architecture = situation.architecture
     loss = published_loss("weights_int4", "awq-g128", architecture.family, architecture.parameters)
     quality = float("nan") if loss is None else loss.value
-    return {"weights_format": "int4", "weights_bytes": STORED_BYTES, "quality_loss": quality}
+    return {"weights_format": "int4", "weights_bytes": storage("int4").bytes, "quality_loss": quality}
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
