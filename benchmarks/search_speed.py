@@ -64,7 +64,7 @@ def main() -> None:
 
 def measure(axes: str) -> None:
     """Print the figures of one space."""
-    made = setting(axes == "fine", ("quantised_collectives",) if axes == "fine" else ())
+    made = setting(axes == "fine", ("compressed_collectives",) if axes == "fine" else ())
     cells = made.space.cells
 
     def evaluate() -> None:

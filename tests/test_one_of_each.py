@@ -70,7 +70,7 @@ def test_unknown_quality_is_never_chosen_on_a_budget() -> None:
     """Neither local steps nor quantised collectives are published for an 8B Llama, nor 4-bit weights for GPT-NeoX."""
     training = best(model="llama-3-8b", hw="two-regions", workload="pretrain", devices=256, max_quality_loss=0.5)
     assert training.columns["regions"] == 1
-    assert training.columns["quantised_wire"] == 0
+    assert training.columns["compressor"] == "none"
     serving = best(model="gpt-neox-20b", hw="a100-8x", workload="chat", max_quality_loss=0.9)
     assert serving.columns["int4"] == 0
 

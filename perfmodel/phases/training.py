@@ -198,7 +198,7 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> tuple[Node, Seconds]:
     parts: list[Node] = [
         Times(s.micro_batches, busiest),
         bubble,
-        Beside(window, tuple(by_slot.get("sync", ())), hidden),
+        *_syncs(by_slot.get("sync", ()), window, hidden),
         slot("update"),
         slot("tail"),
         Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches),
@@ -207,6 +207,18 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> tuple[Node, Seconds]:
     busy = s.micro_batches * busiest.elapsed()
     outer = tuple(_outer(t, step) for t in by_slot.get("outer", ()))
     return (Serial((*parts, *outer)) if outer else step), busy
+
+
+def _syncs(terms: Sequence[Term], window: Seconds, hidden: Scalar) -> list[Node]:
+    """Gradients travel beside the last backward pass, those on the main lane after it, each in its share of steps."""
+    groups: dict[tuple[Scalar, bool], list[Term]] = {}
+    for term in terms:
+        groups.setdefault((term.every, term.lane == "main"), []).append(term)
+    nodes: list[Node] = []
+    for (every, after), group in groups.items():
+        beside = Beside(0.0 if after else window, tuple(group), 0.0 if after else hidden)
+        nodes.append(beside if every == 1.0 else Times(1.0 / every, beside))
+    return nodes
 
 
 def _outer(term: Term, step: Node) -> Node:

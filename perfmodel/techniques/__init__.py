@@ -5,6 +5,7 @@ from __future__ import annotations
 from perfmodel.errors import UnknownName
 from perfmodel.techniques import (
     batching,
+    compressed_collectives,
     context_parallel,
     data_parallel,
     decode_engine,
@@ -12,7 +13,6 @@ from perfmodel.techniques import (
     local_steps,
     optimizer_offload,
     pipeline_parallel,
-    quantised_collectives,
     recompute,
     sharding,
     tensor_parallel,
@@ -32,7 +32,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     sharding.TECHNIQUE,
     recompute.TECHNIQUE,
     optimizer_offload.TECHNIQUE,
-    quantised_collectives.TECHNIQUE,
+    compressed_collectives.TECHNIQUE,
     local_steps.TECHNIQUE,
     weights_int4.TECHNIQUE,
     decode_engine.TECHNIQUE,

@@ -34,7 +34,7 @@ class Term(NamedTuple):
     lane : terms of one lane follow each other; lanes run side by side. ``main`` is the engine's own stream.
     prefetch : needs nothing this slot computes, so it may run ahead.
     replayed : recomputation repeats it.
-    every, window : paid once per ``every`` steps, hidden behind ``window`` of them (outer slot).
+    every, window : paid once per ``every`` steps (sync, outer), hidden behind ``window`` of them (outer slot).
     bound : seconds below which no implementation gets [s].
     """
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from perfmodel.elementwise import Scalar, maximum
 from perfmodel.machine.build import Machine
-from perfmodel.network.collectives import all_reduce, reduce_scatter
+from perfmodel.network.collectives import all_gather, all_reduce, reduce_scatter
 from perfmodel.network.topology import Network
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
-from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.techniques.settled import Family, Plan, Settled
+from perfmodel.units import Seconds
 
 __all__ = ["TECHNIQUE"]
 
@@ -33,17 +34,35 @@ def device_counts(situation: Situation) -> list[int]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Reduce what each micro-batch has not reduced yet: scatter up to the optimizer's shards, all-reduce beyond."""
+    """Reduce what each micro-batch has not reduced yet: scatter up to the optimizer's shards, all-reduce beyond.
+
+    Where contributions cannot be added on the way, every rank gathers them all. Steps in which gradients still travel
+    as stored have a term of their own.
+    """
     del x, machine
+    lane = "main" if s.layout.sync_at_update else "net"
+    plain = s.layout.uncompressed_steps
     emitted = []
     for family in s.families:
-        g = family.shards(s.layout.gradients_shards)
-        o = maximum(family.shards(s.layout.optimizer_shards), g)
-        size = family.heaviest * s.gradients_wire / g
-        seconds = reduce_scatter(net, family.among(o, g), size)
-        seconds = seconds + all_reduce(net, family.among(family.group.size, o), size * g / o)
-        emitted.append(Term("gradient sync", "sync", "network", seconds, "net"))
+        gather = s.layout.gradients_gathered
+        if plain < 1.0:
+            seconds = _exchange(family, s, net, s.gradients_wire, gather=gather)
+            emitted.append(Term("gradient sync", "sync", "network", seconds, lane, every=1.0 / (1.0 - plain)))
+        if plain > 0.0:
+            seconds = _exchange(family, s, net, s.gradients_bytes, gather=False)
+            emitted.append(Term("uncompressed gradient sync", "sync", "network", seconds, "net", every=1.0 / plain))
     return emitted
+
+
+def _exchange(family: Family, s: Settled, net: Network, width: Scalar, *, gather: bool) -> Seconds:
+    """Exchange of ``width`` bytes per gradient of a family [s]."""
+    g = family.shards(s.layout.gradients_shards)
+    size = family.heaviest * width / g
+    if gather:
+        return all_gather(net, family.among(family.group.size, g), size * family.group.size / g)
+    o = maximum(family.shards(s.layout.optimizer_shards), g)
+    seconds = reduce_scatter(net, family.among(o, g), size)
+    return seconds + all_reduce(net, family.among(family.group.size, o), size * g / o)
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:

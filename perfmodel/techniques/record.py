@@ -51,6 +51,12 @@ class Layout:
     """Bytes per gathered weight of scales that travel in a collective of their own [B]."""
     gradients_wire: Scalar = owner(None)
     """Bytes per gradient when reduced [B]; ``None`` is the stored width."""
+    gradients_gathered: bool = owner(False)
+    """Contributions cannot be added on the way: every rank gathers those of all others."""
+    uncompressed_steps: float = most(0.0)
+    """Share of the steps in which gradients travel as stored [1]."""
+    sync_at_update: bool = owner(False)
+    """What is exchanged is known only after the whole backward pass, which therefore hides nothing of it."""
     weights_shards: Scalar = product()
     """Ranks of the replica group that share one copy of the weights."""
     gradients_shards: Scalar = product()

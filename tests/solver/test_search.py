@@ -40,7 +40,7 @@ CASES: dict[str, Any] = {
     "local steps": lambda: training(
         "llama-2-7b", "dgx-h100", 32, {"tp": [1, 2], "pp": 1, "cp": 1, "micro_batch": [1, 2], "optimizer_host": 0,
                                        "weights_group": 1},
-        use=("local_steps", "quantised_collectives"), loss=0.02,
+        use=("local_steps", "compressed_collectives"), loss=0.02,
     ),
     "free device count": lambda: setting(
         "llama-2-7b", "h200-8x", "pretrain", objective="cost", changes={"sequence": 2048},
@@ -151,7 +151,7 @@ def test_blocks_of_any_size_give_the_same_answer(case: str, limit: int) -> None:
 @pytest.mark.parametrize(
     ("name", "machine", "workload", "use"),
     [
-        ("llama-2-70b", "frontier", "pretrain", ("local_steps", "quantised_collectives")),
+        ("llama-2-70b", "frontier", "pretrain", ("local_steps", "compressed_collectives")),
         ("deepseek-v3", "dgx-h100", "pretrain", ()),
         ("llama-3.1-70b", "npu-pim", "chat", ("weights_int4",)),
         ("deepseek-v3", "dgx-h100", "chat", ()),
