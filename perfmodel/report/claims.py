@@ -49,6 +49,11 @@ class ClaimResult(Protocol):
         ...
 
     @property
+    def side(self) -> str:
+        """``both``, or ``at_most`` and ``at_least`` where the published number is a limit."""
+        ...
+
+    @property
     def holds(self) -> bool:
         """Whether the difference is within the tolerance."""
         ...
@@ -69,9 +74,13 @@ def data(results: Sequence[ClaimResult]) -> list[Any]:
     return [plain(result) for result in results]
 
 
+_LIMIT = {"both": "", "at_most": "≤ ", "at_least": "≥ "}
+
+
 def _row(r: ClaimResult) -> tuple[str, ...]:
     error = "" if not r.published else f"{(r.predicted / r.published - 1) * 100:+.1f} %"
     numbers = [f"{format_number(v, 4)} {r.unit}".rstrip() for v in (r.published, r.predicted)]
+    numbers[0] = _LIMIT[r.side] + numbers[0]
     return (r.id, r.setting, *numbers, error, f"{r.tolerance * 100:.3g} %", "holds" if r.holds else "FAILS")
 
 

@@ -464,6 +464,70 @@ def test_materialised_attention() -> None:
     assert mem.traffic == att.attention_materialised(n, n, d)
 
 
+@pytest.mark.parametrize("pointwise", [0, 2])
+def test_materialised_attention_backward(pointwise: int) -> None:
+    """Every kernel reads its operands and writes its result; pointwise kernels are negations in pairs."""
+    n, d = 12, 3
+    q, k, v, dout = random(n, d), random(n, d), random(n, d), random(n, d)
+    p = softmax(q @ k.T)
+    mem = FastMemory(10_000)
+    dp, ds = np.empty((n, n)), np.empty((n, n))
+    dq, dk, dv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
+
+    def kernel(out: Array, compute, *operands: Array) -> None:
+        held = [mem.load(x) for x in operands]
+        result = mem.new(*out.shape)
+        result[...] = compute(*held)
+        mem.store(out, result)
+        mem.drop(*held, result)
+
+    kernel(dv, lambda a, b: a.T @ b, p, dout)
+    kernel(dp, lambda a, b: a @ b.T, dout, v)
+    for _ in range(pointwise):
+        kernel(dp, lambda a: -a, dp)
+    kernel(ds, lambda a, b: a * (b - (a * b).sum(axis=1, keepdims=True)), p, dp)
+    kernel(dq, lambda a, b: a @ b, ds, k)
+    kernel(dk, lambda a, b: a.T @ b, ds, q)
+    assert mem.traffic == att.attention_materialised_backward(n, n, d, pointwise)
+    wanted = p * (dout @ v.T - (dout * (p @ v)).sum(axis=1, keepdims=True))
+    for got, expected in ((dq, wanted @ k), (dk, wanted.T @ q), (dv, p.T @ dout)):
+        np.testing.assert_allclose(got, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "block"), [(40, 8), (30, 7), (16, 16)])
+def test_flash1_backward(n: int, block: int) -> None:
+    d = 4
+    q, k, v, dout = random(n, d), random(n, d), random(n, d), random(n, d)
+    scores = q @ k.T
+    p = softmax(scores)
+    out, tops = p @ v, scores.max(axis=1)
+    sums = np.exp(scores - tops[:, None]).sum(axis=1)
+    mem = FastMemory(4 * block * d + 5 * d + 2 + 2 * block)
+    dq, dk, dv = np.full_like(q, np.nan), np.full_like(q, np.nan), np.full_like(q, np.nan)
+    for first, j in enumerate(blocks(n, block)):
+        keys, values = mem.load(k[j]), mem.load(v[j])
+        gk, gv = mem.new(*keys.shape), mem.new(*keys.shape)
+        for i in range(n):
+            x, o, do = mem.load(q[i]), mem.load(out[i]), mem.load(dout[i])
+            top, total = mem.load(tops[i]), mem.load(sums[i])
+            row, ds = mem.new(keys.shape[0]), mem.new(keys.shape[0])
+            row[...] = np.exp(keys @ x - top) / total
+            gv += np.outer(row, do)
+            ds[...] = row * (values @ do - do @ o)
+            gk += np.outer(ds, x)
+            g = mem.load(dq[i]) if first else mem.new(d)
+            g += ds @ keys
+            mem.store(dq[i], g)
+            mem.drop(x, o, do, top, total, row, ds, g)
+        mem.store(dk[j], gk)
+        mem.store(dv[j], gv)
+        mem.drop(keys, values, gk, gv)
+    assert mem.traffic == att.flash1_backward(n, d, block)
+    ds = p * (dout @ v.T - (dout * out).sum(axis=1, keepdims=True))
+    for got, wanted in ((dq, ds @ k), (dk, ds.T @ q), (dv, p.T @ dout)):
+        np.testing.assert_allclose(got, wanted, atol=1e-9)
+
+
 @pytest.mark.parametrize("splits", [1, 2, 5])
 def test_split_decode(splits: int) -> None:
     context, q_heads, kv_heads, d = 40, 6, 2, 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -48,7 +48,11 @@ class Setting(Spec):
     ratio: tuple[str, str] | None = None
     """``[PLAN.METRIC, PLAN.METRIC]``: the first over the second."""
     function: str | None = None
-    """Name of a function ``f(claim) -> float`` in the Python file of the same name."""
+    """Name of a function ``f(run, **arguments) -> float`` in the Python file of the same name."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """What that function is given beside the run."""
+    side: Literal["both", "at_most", "at_least"] = "both"
+    """Whether the published number is met from both sides, or is the most or the least that may be predicted."""
     relative: float | None = None
     """Largest relative difference that holds [1]."""
     absolute: float | None = None
@@ -60,18 +64,27 @@ class Setting(Spec):
     def _one_way(self) -> Setting:
         if sum(x is not None for x in (self.metric, self.ratio, self.function)) != 1:
             raise ValueError("write one of `metric`, `ratio` and `function`")
+        if self.arguments and self.function is None:
+            raise ValueError("`arguments` belong to a `function`")
         if (self.relative is None) == (self.absolute is None):
             raise ValueError("write one of `relative` and `absolute`")
         return self
 
     @property
     def tolerance(self) -> float:
-        """Largest relative difference that holds, whichever way it is written [1]."""
-        return self.relative if self.relative is not None else (self.absolute or 0.0) / abs(self.published)
+        """Largest relative difference that holds [1]; the absolute one where 0 was published."""
+        if self.relative is not None:
+            return self.relative
+        return (self.absolute or 0.0) / (abs(self.published) or 1.0)
 
     def holds(self, predicted: float) -> bool:
-        """Whether a prediction lies within the tolerance of the published number."""
-        return abs(predicted - self.published) <= self.tolerance * abs(self.published) + 1e-12
+        """Whether a prediction lies within the tolerance of the published number, on the side that is asked for."""
+        slack = (self.absolute if self.relative is None else self.relative * abs(self.published)) or 0.0
+        above = predicted - self.published
+        too_high, too_low = above > slack + 1e-12, -above > slack + 1e-12
+        if predicted != predicted:
+            return False
+        return not (too_high and self.side != "at_least") and not (too_low and self.side != "at_most")
 
 
 class Claim(Spec):

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 import perfmodel
 from perfmodel.calibration.claims.claim import Asked, Claim, Setting, load_claim
 from perfmodel.errors import UnknownName
+from perfmodel.machine.build import build_machine
+from perfmodel.machine.engine import Engine
 from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.specs.system import load_system
 from perfmodel.techniques.sharding import ALL
 
 __all__ = ["ClaimResult", "Run", "claim_ids", "run_claims"]
@@ -30,6 +33,7 @@ class ClaimResult(NamedTuple):
     read_in: str
     note: str
     unit: str = ""
+    side: str = "both"
 
 
 class Run:
@@ -62,6 +66,10 @@ class Run:
         pinned = {**columns(asked), **{n: _group(v) for n, v in pins.items()}}
         return perfmodel.plan(pin=pinned, devices=asked.devices, **arguments(asked)).answers[0].best
 
+    def engine(self, hw: str) -> Engine:
+        """The main engine of a machine."""
+        return build_machine(load_system(hw)).main
+
     def metric(self, name: str) -> float:
         """``PLAN.METRIC`` of an evaluated plan."""
         plan, _, metric = name.partition(".")
@@ -82,7 +90,7 @@ class Run:
             return self.metric(setting.metric)
         if setting.ratio is not None:
             return self.metric(setting.ratio[0]) / self.metric(setting.ratio[1])
-        return float(getattr(self.functions, str(setting.function))(self))
+        return float(getattr(self.functions, str(setting.function))(self, **setting.arguments))
 
 
 def _group(value: Any) -> Any:
@@ -148,6 +156,7 @@ def run_claims(ids: tuple[str, ...] = ()) -> tuple[ClaimResult, ...]:
                     read_in=setting.read_in or claim.read_in,
                     note=setting.note,
                     unit=setting.unit,
+                    side=setting.side,
                 )
             )
     return tuple(results)

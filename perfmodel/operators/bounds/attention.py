@@ -12,9 +12,11 @@ __all__ = [
     "attention_compulsory",
     "attention_lower_bound",
     "attention_materialised",
+    "attention_materialised_backward",
     "attention_order",
     "attention_scores_bound",
     "flash1",
+    "flash1_backward",
     "flash1_block_sparse",
     "flash2",
     "flash2_backward",
@@ -97,15 +99,38 @@ def attention_lower_bound(n: Scalar, d: Scalar, fast: Scalar) -> Scalar:
     return maximum(attention_compulsory(n, n, d), attention_scores_bound(n * n, d, fast))
 
 
-def attention_materialised(queries: Scalar, keys: Scalar, d: Scalar) -> Scalar:
+def attention_materialised(queries: Scalar, keys: Scalar, d: Scalar, pointwise: Scalar = 0.0) -> Scalar:
     """Scores and probabilities written and read: four passes over them beside Q, K, V and O.
+
+    Parameters
+    ----------
+    pointwise : kernels of their own on the scores (scale, mask, dropout), each a read and a write.
 
     Examples
     --------
     >>> attention_materialised(1024, 1024, 64)
     4456448.0
     """
-    return attention_compulsory(queries, keys, d) + 4.0 * queries * keys
+    return attention_compulsory(queries, keys, d) + (4.0 + 2.0 * pointwise) * queries * keys
+
+
+def attention_materialised_backward(queries: Scalar, keys: Scalar, d: Scalar, pointwise: Scalar = 0.0) -> Scalar:
+    r"""Backward pass from stored probabilities: seven passes over the scores and twice the matrices.
+
+    .. math:: 4d(n_q + n_k) + (7 + 2w)\,n_q n_k
+
+    dV reads P; dP is written; the backward pass of the softmax reads dP and P and writes dS; dQ and dK read dS.
+
+    Parameters
+    ----------
+    pointwise : kernels w of their own on the scores, as in :func:`attention_materialised`.
+
+    Examples
+    --------
+    >>> attention_materialised_backward(1024, 1024, 64)
+    7864320.0
+    """
+    return 2.0 * attention_compulsory(queries, keys, d) + (7.0 + 2.0 * pointwise) * queries * keys
 
 
 def published_tile(d: Scalar, fast: Scalar) -> Scalar:
@@ -136,6 +161,26 @@ def flash1(n: Scalar, d: Scalar, block: Scalar) -> Scalar:
     3342336.0
     """
     return 2.0 * n * d + ceil(n / block) * (3.0 * n * d + 4.0 * n)
+
+
+def flash1_backward(n: Scalar, d: Scalar, block: Scalar) -> Scalar:
+    r"""Backward pass of FlashAttention: ``block`` keys, values and their gradients resident, all queries passing by.
+
+    .. math:: 4nd + \lceil n/B_c \rceil (5nd + 2n) - nd
+
+    Per block of keys: Q, O, dO, the row maxima and sums are read, dQ is read (not by the first block) and written.
+
+    References
+    ----------
+    .. [1] T. Dao, D. Fu, S. Ermon, A. Rudra, C. Re, "FlashAttention", arXiv:2205.14135, algorithm 4 (which also
+       initialises the gradients in slow memory).
+
+    Examples
+    --------
+    >>> flash1_backward(1024, 64, 256)
+    1515520.0
+    """
+    return 4.0 * n * d + ceil(n / block) * (5.0 * n * d + 2.0 * n) - n * d
 
 
 def flash1_block_sparse(n: Scalar, d: Scalar, block: Scalar, share: Scalar) -> Scalar:
