@@ -70,6 +70,10 @@ def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:
     return outcome.by_devices[max(n for n, e in efficiency.items() if e >= EFFICIENT * most)]
 
 
+TELLING = ("devices", "tp", "pp", "ulysses", "cp", "ep", "int4", "attention_engine", "recompute")
+"""Columns in which two plans must differ to be listed side by side."""
+
+
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Best first, leaving out plans that tie with or differ only in a detail from one already listed."""
     kept: list[Candidate] = []
@@ -77,7 +81,9 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     for candidate in candidates:
         x = vars(candidate.plan)
         key = tuple(
-            (n, x[n]) for n in ("devices", "tp", "pp", "cp", "ep", "int4", "attention_engine", "recompute") if n in x
+            (n, x[n])
+            for n in ("devices", "tp", "pp", "ulysses", "cp", "ep", "int4", "attention_engine", "recompute")
+            if n in x
         )
         tied = any(abs(candidate.score / k.score - 1.0) < 1e-9 for k in kept)
         if key not in seen and not tied:

@@ -17,7 +17,17 @@ from perfmodel.specs.architecture import (
 )
 from perfmodel.units import Bytes
 
-__all__ = ["Kept", "ParameterCounts", "activations_kept", "cache_bytes", "layer_parameters", "widest"]
+__all__ = [
+    "Kept",
+    "ParameterCounts",
+    "activations_kept",
+    "cache_bytes",
+    "crossing_elements",
+    "key_value_bytes",
+    "layer_parameters",
+    "recurrent_bytes",
+    "widest",
+]
 
 
 class ParameterCounts(NamedTuple):
@@ -166,29 +176,72 @@ def cache_bytes(architecture: Architecture, context: Scalar, *, kv_split: Scalar
     Key-value heads are divided among ``kv_split`` ranks and replicated beyond their number; a latent cache (MLA) is not
     divided; sliding windows cap the length; recurrent states do not grow.
     """
+    keys = key_value_bytes(architecture, context, kv_split=kv_split, kv_bytes=kv_bytes)
+    return keys + recurrent_bytes(architecture, kv_split=kv_split)
+
+
+def key_value_bytes(
+    architecture: Architecture, context: Scalar, *, kv_split: Scalar, kv_bytes: Scalar, reach: Scalar = 1.0
+) -> Bytes:
+    """Keys and values of ``context`` tokens of one sequence in an average layer on one rank [B].
+
+    ``reach`` pieces of ``context`` tokens each are asked for together: a sliding window caps their sum, not the piece.
+    """
     total: Scalar = 0.0
     for run in architecture.runs:
-        share = run.count / architecture.layers
-        total = total + share * _mixer_cache(run.layer, context, kv_split, kv_bytes)
+        mixer, share = run.layer.mixer, run.count / architecture.layers
+        if isinstance(mixer, Attention) and not mixer.kv_from_earlier:
+            whole = reach * context
+            seen = whole if mixer.window is None else minimum(whole, mixer.window)
+            if mixer.compression is not None:
+                seen = seen + whole / mixer.compression
+            heads = maximum(mixer.kv_heads / kv_split, 1.0)
+            width = mixer.head_dim + (0 if mixer.shared_kv else mixer.value_dim)
+            total = total + share * seen * heads * width * kv_bytes
+        elif isinstance(mixer, LatentAttention):
+            numbers = (mixer.kv_lora_rank + mixer.rope_dim) * kv_bytes + mixer.index_dim * 1.0
+            total = total + share * reach * context * numbers
     return total
 
 
-def _mixer_cache(layer: Layer, context: Scalar, kv_split: Scalar, kv_bytes: Scalar) -> Bytes:
-    mixer = layer.mixer
-    if isinstance(mixer, Attention):
-        if mixer.kv_from_earlier:
-            return 0.0
-        seen = context if mixer.window is None else minimum(context, mixer.window)
-        if mixer.compression is not None:
-            seen = seen + context / mixer.compression
-        heads = maximum(mixer.kv_heads / kv_split, 1.0)
-        width = mixer.head_dim + (0 if mixer.shared_kv else mixer.value_dim)
-        return seen * heads * width * kv_bytes
-    if isinstance(mixer, LatentAttention):
-        return context * (mixer.kv_lora_rank + mixer.rope_dim) * kv_bytes + context * mixer.index_dim * 1.0
-    if isinstance(mixer, StateSpace):
-        return (mixer.inner * mixer.state * 4.0 + mixer.conv_channels * mixer.conv * 2.0) / kv_split
-    if isinstance(mixer, LinearAttention):
-        state = mixer.value_heads * mixer.value_dim * mixer.key_dim * 4.0
-        return state / kv_split
-    return 0.0
+def recurrent_bytes(architecture: Architecture, *, kv_split: Scalar) -> Bytes:
+    """State of one sequence in an average layer on one rank: state spaces and linear attention, in fp32 [B]."""
+    total: Scalar = 0.0
+    for run in architecture.runs:
+        mixer, share = run.layer.mixer, run.count / architecture.layers
+        if isinstance(mixer, StateSpace):
+            state = mixer.inner * mixer.state * 4.0 + mixer.conv_channels * mixer.conv * 2.0
+            total = total + share * state / kv_split
+        elif isinstance(mixer, LinearAttention):
+            total = total + share * mixer.value_heads * mixer.value_dim * mixer.key_dim * 4.0 / kv_split
+    return total
+
+
+def crossing_elements(
+    architecture: Architecture, *, attention: bool = True, recurrent: bool = True
+) -> tuple[float, float]:
+    """Numbers per token and average layer that enter and leave the mixers' cores: (with query heads, with key heads).
+
+    What an exchange of tokens for heads moves: queries and outputs, keys and values of all heads.
+
+    Parameters
+    ----------
+    architecture : the model.
+    attention, recurrent : whether layers with attention, and those with a recurrent state, count.
+    """
+    queries = keys = 0.0
+    for run in architecture.runs:
+        mixer, share = run.layer.mixer, run.count / architecture.layers
+        if not (recurrent if isinstance(mixer, (StateSpace, LinearAttention)) else attention):
+            continue
+        if isinstance(mixer, Attention):
+            queries += share * mixer.heads * (mixer.head_dim + mixer.value_dim)
+            keys += share * mixer.kv_heads * (mixer.head_dim + mixer.value_dim)
+        elif isinstance(mixer, LatentAttention):
+            both = mixer.nope_dim + mixer.rope_dim + mixer.value_dim
+            queries += share * 2.0 * mixer.heads * both
+        elif isinstance(mixer, LinearAttention):
+            queries += share * 2.0 * (mixer.key_heads * mixer.key_dim + mixer.value_heads * mixer.value_dim)
+        elif isinstance(mixer, StateSpace):
+            queries += share * 2.0 * mixer.inner
+    return queries, keys

@@ -47,7 +47,7 @@ __all__ = [
 GIB = 2.0**30
 _OWN_NOUNS = ("GCD", "GPU", "NPU", "TPU", "CPU", "PIM", "IPU")
 DEGREES = {"tensor": "tp", "context": "cp", "expert": "ep", "data": "dp", "stage": "pp", "region": "regions"}
-_IN_DEGREES = ("tp", "cp", "ep", "pp", "regions")
+_IN_DEGREES = ("tp", "ulysses", "cp", "ep", "pp", "regions")
 _RESOURCES = {
     "compute": "compute",
     "network": "network",
@@ -249,7 +249,7 @@ def techniques_text(plan: EvaluatedPlan, *, beside: EvaluatedPlan | None = None)
 
 def columns_text(columns: Mapping[str, Any]) -> str:
     """Name a plan by its columns that are not neutral, degrees first."""
-    order = ("tp", "cp", "ep", "pp", "regions", "batch", "micro_batch", "virtual")
+    order = ("tp", "ulysses", "cp", "ep", "pp", "regions", "batch", "micro_batch", "virtual")
     said = [f"{n} {columns[n]:g}" for n in order if n in columns and columns[n] != 1]
     if columns.get("int4"):
         said.append("int4")

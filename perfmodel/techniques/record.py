@@ -77,6 +77,9 @@ class Layout:
     """Model chunks per pipeline stage."""
     schedule: Callable[..., Scalar] | None = owner()
     """Function (stage times, settled) -> idle seconds of a pipeline; ``None`` is 1F1B."""
+    state_exchange: Callable[..., tuple[Scalar, bool]] | None = owner()
+    """Function (network, group, state bytes, token bytes) -> (seconds, hidden) of ranks that share a sequence; ``None``
+    gathers the recurrent states."""
     attention_engine: str = owner("main")
     """Engine that runs decode attention and holds the KV cache."""
     sub_batches: Scalar = product()
