@@ -60,7 +60,7 @@ def test_an_exchange_of_heads_moves_less_per_rank_the_more_ranks() -> None:
 
 
 def test_sharing_a_sequence_shares_its_work() -> None:
-    """Whether tokens or heads are shared, attention takes an eighth, and what each rank starts and drains on its own."""
+    """Whether tokens or heads are shared, attention takes an eighth, and each rank its own start and drain."""
     whole = busy(step("llama-2-7b", 65536), "attention")
     for columns in ({"cp": 8.0}, {"ulysses": 8.0}, {"cp": 4.0, "ulysses": 2.0}):
         assert 1.0 <= 8.0 * busy(step("llama-2-7b", 65536, **columns), "attention") / whole <= 1.05
