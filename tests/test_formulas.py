@@ -189,6 +189,15 @@ FORMULAS: dict[str, Formula] = {
     "cache_bytes": Formula(
         _cache(GPT), {"context": SIZE, "split": (1.0, 8.0), "width": BYTES}, {"width": "B"}, {"value": "B"}
     ),
+    "key_value_bytes": Formula(
+        lambda context, reach, width: state.key_value_bytes(GPT, context, kv_split=1.0, kv_bytes=width, reach=reach),
+        {"context": SIZE, "reach": (1.0, 63.0), "width": BYTES},
+        {"width": "B"},
+        {"value": "B"},
+    ),
+    "recurrent_bytes": Formula(
+        lambda split: state.recurrent_bytes(MAMBA, kv_split=split), {"split": (1.0, 8.0)}, {}, {}
+    ),
     "cache_bytes of a latent": Formula(_cache(MOE), {"context": SIZE, "split": (1.0, 8.0), "width": BYTES}, {}, {}),
     "cache_bytes of states": Formula(_cache(MAMBA), {"context": SIZE, "split": (1.0, 8.0), "width": BYTES}, {}, {}),
     "activations_kept": Formula(_kept(GPT), {"split": HEADS, "sequence": HEADS, "context": SIZE}, {}, {}),
@@ -217,6 +226,7 @@ for _name in COLLECTIVES:
     )
 
 NOT_FORMULAS = {"layer_calls", "backward_of", "head_calls", "embedding_calls", "layer_parameters", "widest"}
+NOT_FORMULAS |= {"crossing_elements"}
 NOT_FORMULAS |= {"gather_lines", "gather_time"}
 NOT_FORMULAS |= set(moe.__all__) - {"moe", "expected_loads"}
 """They return lists of calls, counts of a specification or of random routings; what they are made of is tested here."""
