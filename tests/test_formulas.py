@@ -326,6 +326,12 @@ WORKS: dict[str, Callable[..., Work]] = {
     "decode_attention": lambda a, b, c: attention.decode_attention(a, 16.0, 4.0, 128.0, 128.0, b),
     "elementwise": lambda a, b, c: streaming.norm(a, b),
     "moe": lambda a, b, c: moe.moe(a, b, c, moe.expected_loads(2.0 * a, 8.0), experts=8.0),
+    "latent_attention": lambda a, b, c: attention.attention(2.0, 16.0, 16.0, 192.0, 128.0, a, a + b)._replace(
+        operator="latent_attention"
+    ),
+    "latent_decode": lambda a, b, c: attention.decode_attention(a, 16.0, 1.0, 576.0, 512.0, b, latent=True)._replace(
+        operator="latent_decode"
+    ),
     "scan": lambda a, b, c: streaming.selective_scan(1.0, a, b, 64.0, stream_bytes=2e3, carry=True),
 }
 
@@ -376,7 +382,7 @@ def test_units_of_kernels_follow(name: str) -> None:
     for _ in range(20):
         work = WORKS[name](*(float(np.floor(2 ** rng.uniform(3, 13))) for _ in range(3)))
         before = kernel_time(work, engine_of())
-        if name in ("gemm", "attention", "decode_attention", "moe"):
+        if name not in ("elementwise", "scan"):
             f = 1.0  # these make their operations from sizes, so the unit of an operation is not theirs to choose
         rescaled = work._replace(
             flops=work.flops * f,

@@ -13,7 +13,7 @@ from perfmodel.calibration.rows import read_tables
 from perfmodel.calibration.store import Fitted, family_of, shipped
 from perfmodel.errors import SpecError
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
-from perfmodel.specs.hardware import KERNEL_CONSTANTS
+from perfmodel.specs.kernels import KERNEL_CONSTANTS
 from perfmodel.specs.locate import find_device
 from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read

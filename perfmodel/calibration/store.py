@@ -13,6 +13,7 @@ from perfmodel.calibration.model import Key, OperatorModel, Parameter
 from perfmodel.calibration.rows import engine_of
 from perfmodel.errors import SpecError
 from perfmodel.machine.engine import Constants
+from perfmodel.machine.measured import REGIMES
 from perfmodel.specs.calibration import POOLED, CalibrationFile, CalibrationGroup
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import calibration_files, find_device
@@ -36,13 +37,6 @@ TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
 """Where constants come from, best first: this framework on this device; this device; this framework on devices of the
 family; the family; all measured devices of the class; what the device file and its class state."""
 
-REGIMES: tuple[tuple[str, float], ...] = (
-    ("under 12 us", 12e-6),
-    ("12 to 40 us", 40e-6),
-    ("40 to 200 us", 200e-6),
-    ("over 200 us", math.inf),
-)
-"""Regimes of predicted time, each with its upper end [s]: launch, fill, transition, throughput."""
 _LN = {"fitted": 0.15, "device": 0.22, "sibling": 0.22, "family": 0.3, "foreign": 0.45, "class": 0.6}
 """Half-width of the 80 % interval in ln where no residuals were kept, by tier."""
 

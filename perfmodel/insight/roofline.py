@@ -11,7 +11,7 @@ from perfmodel.insight.setting import Setting
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
-from perfmodel.operators.layers import Call, backward_of, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.layers import DECODE_OPERATORS, Call, backward_of, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.emit import resource_of
 from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
 from perfmodel.phases.training import settle_training
@@ -170,7 +170,7 @@ def _merged(calls: Sequence[tuple[Call, float]], s: Settled, machine: Machine) -
 
 
 def _engine(call: Call, s: Settled, machine: Machine) -> Engine:
-    core = call.component == "attention core" and call.work.operator == "decode_attention"
+    core = call.component == "attention core" and call.work.operator in DECODE_OPERATORS
     return machine.engine(s.layout.attention_engine if core else "main")
 
 

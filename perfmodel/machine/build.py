@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from perfmodel.elementwise import Scalar
 from perfmodel.errors import UnknownName
 from perfmodel.machine.engine import Constants, Engine, MemoryLevel
+from perfmodel.machine.measured import PlanConstants
 from perfmodel.specs.facts import Fact
-from perfmodel.specs.hardware import Device, KernelConstants
+from perfmodel.specs.hardware import Device
+from perfmodel.specs.kernels import KernelConstants
 from perfmodel.specs.system import System
 from perfmodel.units import Bytes, BytesPerSecond, Watts
 
@@ -79,7 +82,11 @@ def _merged(device: Device, defaults: Mapping[str, Mapping[str, KernelConstants]
         own, base = kernels.get(operator, {}), defaults.get(operator, {})
         for name in {*own, *base, "any"}:
             layers = [base.get("any"), base.get(name), own.get("any"), own.get(name)]
-            merged[operator, name] = _constants([layer for layer in layers if layer is not None])
+            tier = "device" if own.get(name) or own.get("any") else "class"
+            basis = f"what the file of {device.name} says" if tier == "device" else f"class {device.device_class}"
+            merged[operator, name] = replace(
+                _constants([layer for layer in layers if layer is not None]), tier=tier, basis=basis
+            )
     return merged
 
 
@@ -90,7 +97,8 @@ def _constants(layers: list[KernelConstants]) -> Constants:
     decisive = facts.get("compute_fraction") or facts.get("memory_fraction")
     kind = decisive.kind if decisive else "assumed"
     spread = decisive.spread if decisive and decisive.spread is not None else DEFAULT_SPREAD[kind]
-    return Constants(**{n: f.value for n, f in facts.items()}, kind=kind, spread=spread)
+    values: dict[str, Any] = {n: f.value for n, f in facts.items()}
+    return Constants(**values, kind=kind, spread=spread)
 
 
 def build_engine(
@@ -101,6 +109,7 @@ def build_engine(
     count: float = 1.0,
     link: float | None = None,
     tier: str | None = None,
+    kernels: str = "",
 ) -> Engine:
     """Build the engine of ``count`` devices working as one.
 
@@ -112,6 +121,7 @@ def build_engine(
     count : devices that act together (sockets, PIM stacks per accelerator).
     link : bandwidth of its link to the main engine [B/s].
     tier : memory tier its last memory is; by default a tier of its own.
+    kernels : framework whose measured kernels run.
     """
     units = device.units.value
     levels = []
@@ -128,7 +138,7 @@ def build_engine(
         matrix={f: rate.value * count for f, rate in device.peak.matrix.items()},
         vector={f: rate.value * count for f, rate in device.peak.vector.items()},
         memories=tuple(levels),
-        constants=_merged(device, defaults.get(device.device_class, {})),
+        constants=PlanConstants(device, _merged(device, defaults.get(device.device_class, {})), kernels),
         formats=frozenset(device.formats),
         runs=frozenset(device.runs),
         power=(power.limit.value if power else 0.0) * count,
@@ -139,11 +149,17 @@ def build_engine(
     )
 
 
-def build_machine(system: System) -> Machine:
-    """Build the machine a resolved hardware specification describes."""
+def build_machine(system: System, kernels: str = "") -> Machine:
+    """Build the machine a resolved hardware specification describes.
+
+    Parameters
+    ----------
+    system : the specification.
+    kernels : framework whose measured kernels its main engine runs; none for what frameworks share.
+    """
     node, cluster = system.cluster.node, system.cluster
     per_node = node.accelerator.count
-    main = build_engine("main", system.accelerator, system.class_constants)
+    main = build_engine("main", system.accelerator, system.class_constants, kernels=kernels)
     engines = {"main": main}
     tiers = {main.tier: main.capacity}
     for name, placed in node.engines.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from perfmodel.elementwise import Scalar
 from perfmodel.errors import PerfmodelError
+from perfmodel.operators.formats import VARIANTS
+from perfmodel.specs.kernels import STANDS_ON
 from perfmodel.units import Bytes, BytesPerSecond, FlopsPerSecond, Seconds, Watts
 
 __all__ = ["SUBSTITUTES", "Constants", "Engine", "KernelTime", "MemoryLevel", "UnsupportedFormat"]
@@ -23,6 +26,8 @@ SUBSTITUTES: dict[str, tuple[str, ...]] = {
     "mxfp4": ("mxfp4", "fp4", "nvfp4"),
 }
 """Formats an engine may use in place of the wanted one without losing accuracy, best first."""
+KERNEL_STAND_INS: dict[str, tuple[str, ...]] = {"fp8_block": ("fp8",), "int4": ("mxfp4",), "mxfp4": ("int4",)}
+"""Formats whose kernels stand in for those of another that has no constants of its own."""
 
 
 class UnsupportedFormat(PerfmodelError):
@@ -74,6 +79,19 @@ class Constants:
     idle_share: Scalar = 0.0
     kind: str = "assumed"
     spread: float = 0.5
+    """Relative half-width of the 80 % interval of a time predicted with them [1]."""
+    regimes: tuple[tuple[Seconds, float], ...] = ()
+    """The same by predicted time: (end of the regime, half-width), where residuals tell them apart."""
+    rivals: tuple[Constants, ...] = ()
+    """Constants of other kernels that the framework may choose for the same work: the fastest runs."""
+    tier: str = "class"
+    """How near the measurements are: framework, device, sibling, class."""
+    basis: str = ""
+    """Whose timings, and how many."""
+
+    def spread_at(self, seconds: Seconds) -> float:
+        """Relative half-width of the 80 % interval of a time of ``seconds`` [1]."""
+        return next((width for end, width in self.regimes if seconds < end), self.spread)
 
 
 class KernelTime(NamedTuple):
@@ -111,7 +129,7 @@ class Engine:
     memories: tuple[MemoryLevel, ...]
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
     formats: frozenset[str] = frozenset()
-    runs: frozenset[str] = frozenset({"gemm", "attention", "decode_attention", "elementwise", "scan"})
+    runs: frozenset[str] = frozenset()
     power: Watts = 0.0
     idle_power: Watts = 0.0
     link: BytesPerSecond | None = None
@@ -142,7 +160,8 @@ class Engine:
 
     def native(self, weight_format: str) -> bool:
         """Whether weights stored in that format are multiplied without a separate unpacking pass."""
-        return weight_format in self.formats or weight_format in self.matrix
+        name = VARIANTS.get(weight_format, weight_format)
+        return name in self.formats or name in self.matrix
 
     def compute_format(self, wanted: str) -> str:
         """Return the format its matrix (else vector) units use for ``wanted``.
@@ -176,9 +195,13 @@ class Engine:
 
     def calibrated(self, operator: str, wanted: str, constants: Constants) -> Engine:
         """The same engine with other constants of one operator class and format."""
-        return replace(self, constants={**self.constants, (operator, wanted): constants})
+        return replace(self, constants=ChainMap({(operator, wanted): constants}, cast(Any, self.constants)))
 
     def constant(self, operator: str, wanted: str) -> Constants:
-        """Constants of an operator class in a format, falling back to ``any``."""
-        found = self.constants.get((operator, wanted)) or self.constants.get((operator, "any"))
-        return found or Constants()
+        """Constants of an operator class in a format; else of a format like it, of ``any``, of the class behind it."""
+        for name in (wanted, *KERNEL_STAND_INS.get(wanted, ()), "any"):
+            found = self.constants.get((operator, name))
+            if found is not None:
+                return found
+        behind = STANDS_ON.get(operator)
+        return Constants() if behind is None else self.constant(behind, wanted)

@@ -77,13 +77,29 @@ def kernel_time(work: Work, engine: Engine) -> KernelTime:
     UnsupportedFormat
         If the engine has no unit for the format or a wider one.
     """
-    return _TIMES[work.operator](work, engine)
+    time, constants = _TIMES[work.operator], _constants(work, engine)
+    kernel = time(work, engine)
+    for rival in constants.rivals:
+        other = time(work, engine.calibrated(work.operator, work.kernels or work.format, rival))
+        kernel = kernel._replace(seconds=minimum(kernel.seconds, other.seconds))
+    if any(_above_peak(c) for c in (constants, *constants.rivals)) and work.operator in _MATRIX:
+        kernel = kernel._replace(seconds=maximum(kernel.seconds, work.flops / engine.peak(work.format)))
+    return kernel
+
+
+def _above_peak(constants: Constants) -> bool:
+    """Whether a fit traded a rate above the peak against costs per tile."""
+    return isinstance(constants.compute_fraction, float) and constants.compute_fraction > 1.0
 
 
 def kernel_lower_bound(work: Work, engine: Engine) -> Seconds:
     """No implementation is faster: peak rate, and the I/O lower bound at full bandwidth [s]."""
     peak = engine.peak(work.format) if work.operator in _MATRIX else engine.vector_peak()
     return maximum(work.flops / peak, work.io_lower_bound(engine.cache) / engine.bandwidth)
+
+
+def _constants(work: Work, engine: Engine) -> Constants:
+    return engine.constant(work.operator, work.kernels or work.format)
 
 
 def _memory_time(work: Work, engine: Engine, constants: Constants) -> Seconds:
@@ -118,7 +134,7 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
 
     ``T_tiles`` is waves times (steps of the reduction loop, none shorter than its latency floor, plus fill and drain).
     """
-    c = engine.constant("gemm", work.format)
+    c = _constants(work, engine)
     m, n, k, batch = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)
@@ -162,7 +178,7 @@ def _attention(work: Work, engine: Engine) -> KernelTime:
     ``T_tiles`` is waves of tiles of 128 query rows, each with the keys its rows see on average; a sliding window is
     widened by whole blocks.
     """
-    c = engine.constant("attention", work.format)
+    c = _constants(work, engine)
     queries, keys, width, heads = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     tiles = ceil(queries / ATTENTION_TILE)
@@ -187,12 +203,12 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
     ``T_blocks`` is waves of (blocks of 64 keys of one split, none faster than its latency, plus fill and drain), and
     never less than the arithmetic.
     """
-    c = engine.constant("decode_attention", work.format)
+    c = _constants(work, engine)
     _, keys, width, heads = work.shape
     memory = _memory_time(work, engine, c)
     arithmetic = work.flops / (engine.peak(work.format) * c.compute_fraction)
     rows = work.flops / (4.0 * keys * width)
-    partial = 8.0 * rows * width / (engine.bandwidth * c.memory_fraction)
+    partial = 2.0 * PARTIAL_BYTES * rows * width / (engine.bandwidth * c.memory_fraction)
     step, fill = c.kv_step * width / 128.0, c.prologue
 
     def total(split: Scalar) -> Seconds:
@@ -207,7 +223,7 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
 
 def _moe(work: Work, engine: Engine) -> KernelTime:
     """Two grouped products, each the best tile of a library, and what routing adds to them."""
-    c, routed = engine.constant("moe", work.format), work.routed
+    c, routed = _constants(work, engine), work.routed
     if routed is None:
         raise ValueError("work of fused experts says how its tokens are routed")
     rows, width, hidden, _ = work.shape
@@ -238,7 +254,7 @@ def _moe(work: Work, engine: Engine) -> KernelTime:
 
 
 def _elementwise(work: Work, engine: Engine) -> KernelTime:
-    c = engine.constant("elementwise", work.format)
+    c = _constants(work, engine)
     memory = _memory_time(work, engine, c)
     compute = work.flops / engine.vector_peak()
     row = work.shape.n * (c.row_step / 1024.0)
@@ -246,7 +262,7 @@ def _elementwise(work: Work, engine: Engine) -> KernelTime:
 
 
 def _scan(work: Work, engine: Engine) -> KernelTime:
-    c = engine.constant("scan", work.format)
+    c = _constants(work, engine)
     memory = _memory_time(work, engine, c)
     compute = work.flops / (engine.vector_peak() * c.compute_fraction)
     return KernelTime(c.launch + smooth_maximum(memory, compute), compute, memory, c.launch)
@@ -259,7 +275,9 @@ _TIMES = {
     "elementwise": _elementwise,
     "scan": _scan,
     "moe": _moe,
+    "latent_attention": _attention,
+    "latent_decode": _decode_attention,
 }
-_MATRIX = frozenset({"gemm", "attention", "decode_attention", "moe"})
+_MATRIX = frozenset(_TIMES) - {"elementwise", "scan"}
 OPERATORS = tuple(_TIMES)
 """Operator classes with a time model."""

@@ -10,6 +10,7 @@ from perfmodel.operators import attention as attn
 from perfmodel.operators import streaming
 from perfmodel.operators.formats import storage
 from perfmodel.operators.gemm import gemm
+from perfmodel.operators.moe import expected_loads, moe
 from perfmodel.operators.work import Work
 from perfmodel.specs.architecture import (
     Architecture,
@@ -24,7 +25,20 @@ from perfmodel.specs.architecture import (
     StateSpace,
 )
 
-__all__ = ["Call", "Sizes", "active_experts", "backward_of", "embedding_calls", "head_calls", "layer_calls"]
+__all__ = [
+    "DECODE_OPERATORS",
+    "Call",
+    "Sizes",
+    "active_experts",
+    "backward_of",
+    "embedding_calls",
+    "head_calls",
+    "layer_calls",
+]
+
+
+DECODE_OPERATORS = frozenset({"decode_attention", "latent_decode"})
+"""Operator classes of attention to a long cache: what an engine beside the accelerator may take over."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class Sizes:
     plain_bytes : bytes per weight of the components in ``unquantised`` [B].
     unquantised : components whose matrices keep ``plain_bytes``.
     format, plain_format : formats of the multiplications for both.
+    kernels : format whose kernels multiply stored weights, where it is not ``format``.
+    cache_format : format of attention over the cache.
     decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
     materialise : scores are written to memory (attention before fused kernels).
     """
@@ -65,6 +81,8 @@ class Sizes:
     unquantised: frozenset[str] = frozenset({"router", "head", "embedding"})
     format: str = "bf16"
     plain_format: str = "bf16"
+    kernels: str = ""
+    cache_format: str = "bf16"
     decode: bool = False
     materialise: bool = False
 
@@ -73,11 +91,11 @@ class Sizes:
         """New tokens of the pass on this rank."""
         return self.sequences * self.queries
 
-    def stored(self, component: str) -> tuple[Scalar, str]:
-        """(bytes per weight, compute format) of a component's matrices."""
+    def stored(self, component: str) -> tuple[Scalar, str, str]:
+        """(bytes per weight, format of the products, format whose kernels run) of a component's matrices."""
         if component in self.unquantised:
-            return self.plain_bytes, self.plain_format
-        return self.weight_bytes, self.format
+            return self.plain_bytes, self.plain_format, ""
+        return self.weight_bytes, self.format, self.kernels
 
 
 class Call(NamedTuple):
@@ -145,12 +163,12 @@ def _stream(work: Work, region: str = "layer") -> Call:
 
 def _product(linear: Linear, tokens: Scalar, s: Sizes, component: str, name: str = "matrix multiply") -> Call:
     """GEMM of one matrix on one rank, cut by columns, rows or not at all."""
-    weight_bytes, format = s.stored(component)
+    weight_bytes, format, kernels = s.stored(component)
     n = linear.n / s.weight_split if linear.shard == "column" else linear.n
     k = linear.k / s.weight_split if linear.shard == "row" else linear.k
     read = minimum(s.element_bytes, storage(format).bytes)
     work = gemm(tokens, n, k, element_bytes=s.element_bytes, weight_bytes=weight_bytes, input_bytes=read, format=format)
-    return Call(name, work, 1.0, component=component)
+    return Call(name, work._replace(kernels=kernels), 1.0, component=component)
 
 
 def _products(linears: tuple[Linear, ...], s: Sizes, component: str) -> list[Call]:
@@ -193,17 +211,16 @@ def _core(
     *,
     causal: bool = True,
 ) -> Call:
-    kv_format = s.plain_format
     if s.decode:
         work = attn.decode_attention(
             s.sequences, q_heads, kv_heads, head_dim, value_dim, s.context,
-            queries=s.queries, window=window, kv_bytes=s.kv_bytes, format=kv_format,
+            queries=s.queries, window=window, kv_bytes=s.kv_bytes, format=s.cache_format,
         )  # fmt: skip
         return Call("attention", work, 1.0, "attention core", "attention core")
     # Context parallelism keeps 1/context_split of the queries of a causal triangle, balanced between ranks.
     work = attn.attention(
         s.sequences, q_heads, kv_heads, head_dim, value_dim, s.queries * s.context_split, s.context,
-        causal=causal and not s.materialise, window=window, kv_bytes=s.kv_bytes, format=kv_format,
+        causal=causal and not s.materialise, window=window, kv_bytes=s.kv_bytes, format=s.cache_format,
     )  # fmt: skip
     share = 1.0 / s.context_split
     shape = work.shape._replace(m=work.shape.m * share)
@@ -226,12 +243,13 @@ def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
     if s.decode:
         work = attn.decode_attention(
             s.sequences, heads, 1.0, a.kv_lora_rank + a.rope_dim, a.kv_lora_rank, seen,
-            queries=s.queries, kv_bytes=s.kv_bytes, latent=True, format=s.plain_format,
+            queries=s.queries, kv_bytes=s.kv_bytes, latent=True, format=s.cache_format,
         )  # fmt: skip
         core = Call("attention", work, 1.0, "attention core", "attention core")
     else:
         core = _core(heads, heads, a.nope_dim + a.rope_dim, a.value_dim, a.index_top_k, s)
-    calls.append(core)
+    operator = "latent_decode" if s.decode else "latent_attention"
+    calls.append(core._replace(work=core.work._replace(operator=operator)))
     if a.index_heads:
         keys = attn.attention_pairs(s.queries, s.context) * s.sequences
         index = gemm(s.tokens, keys / s.tokens, a.index_dim, batch=a.index_heads, element_bytes=1.0, weight_bytes=0.0)
@@ -282,26 +300,24 @@ def active_experts(experts: Scalar, top_k: Scalar, tokens: Scalar) -> Scalar:
 
 
 def _moe(f: Moe, s: Sizes) -> list[Call]:
-    """Router and shared experts on this rank's tokens; routed experts on the tokens that all expert ranks send here."""
+    """Router and shared experts on this rank's tokens; routed experts on the tokens that all expert ranks send here.
+
+    The fused layer holds both grouped products, the activation between them, and what sorts and adds up the rows.
+    """
     calls = []
     for linear in f.linears:
         calls.append(_product(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
+    everywhere = s.tokens * s.expert_split
+    presented = everywhere * (1.0 - (1.0 - 1.0 / s.expert_split) ** f.top_k)  # those with an expert on this rank
     arriving = s.tokens * f.top_k * s.imbalance
-    busy = maximum(active_experts(f.experts, f.top_k, s.tokens * s.expert_split) / s.expert_split, 1.0)
-    weight_bytes, format = s.stored("experts")
-    for linear in f.expert_linears:
-        n = linear.n / s.weight_split if linear.shard == "column" else linear.n
-        k = linear.k / s.weight_split if linear.shard == "row" else linear.k
-        work = gemm(
-            arriving / busy, n, k, batch=busy, element_bytes=s.element_bytes, weight_bytes=weight_bytes, format=format
-        )
-        calls.append(Call("experts", work, 1.0, component="experts"))
-    width = f.width / s.weight_split
-    act = streaming.activation(arriving, width, gated=f.gated, element_bytes=s.element_bytes)
-    permute = streaming.elementwise(
-        arriving * (f.latent or f.hidden), reads=2.0, writes=2.0, flops_per_element=1.0, element_bytes=s.element_bytes
-    )
-    calls += [_stream(act), _stream(permute)]
+    busy = maximum(active_experts(f.experts, f.top_k, everywhere) / s.expert_split, 1.0)
+    weight_bytes, format, kernels = s.stored("experts")
+    work = moe(
+        presented, f.latent or f.hidden, f.width / s.weight_split, expected_loads(arriving, busy),
+        experts=f.experts / s.expert_split, gated=float(f.gated), top_k=float(f.top_k), element_bytes=s.element_bytes,
+        weight_bytes=weight_bytes, input_bytes=minimum(s.element_bytes, storage(format).bytes), format=format,
+    )  # fmt: skip
+    calls.append(Call("experts", work._replace(kernels=kernels), 1.0, component="experts"))
     if f.shared_width:
         shared = streaming.activation(s.tokens, f.shared_width / s.weight_split, gated=f.gated)
         calls.append(_stream(shared))
@@ -329,7 +345,8 @@ def backward_of(call: Call) -> list[Call]:
     attention recomputes the scores and forms four products instead of two; with keys, values and their gradients
     resident its tiles are half as high and four streams pass by instead of two, so its re-reads are four times the
     forward ones (:func:`perfmodel.operators.bounds.attention.flash2_backward`), of the same order as its bound.
-    Streaming operators read and write about twice.
+    Streaming operators read and write about twice. The input gradients of fused experts are the same two grouped
+    products the other way round; their weight gradients are products of their own.
     """
     work = call.work
     if work.operator == "gemm":
@@ -338,14 +355,27 @@ def backward_of(call: Call) -> list[Call]:
         inputs = gemm(m, k, n, batch=batch, element_bytes=element, format=work.format)
         weights = gemm(k, n, m, batch=batch, element_bytes=element, format=work.format)
         return [call._replace(work=inputs), call._replace(work=weights)]
-    factor = 2.5 if work.operator == "attention" else 2.0
+    if work.routed is not None:
+        return [call, *_expert_gradients(call)]
+    fused = work.operator in ("attention", "latent_attention")
+    factor = 2.5 if fused else 2.0
     return [
         call._replace(
             work=work._replace(
                 flops=work.flops * factor,
                 compulsory_bytes=work.compulsory_bytes * 2.0,
                 reuse=work.reuse * 4.0,
-                shape=work.shape._replace(n=work.shape.n * factor) if work.operator == "attention" else work.shape,
+                shape=work.shape._replace(n=work.shape.n * factor) if fused else work.shape,
             )
         )
     ]
+
+
+def _expert_gradients(call: Call) -> list[Call]:
+    """Weight gradients of both grouped products, expert by expert, and the backward pass of the activation."""
+    rows, width, hidden, active = call.work.shape
+    gated = 0.0 if call.work.routed is None else call.work.routed.gated
+    up, down = ((hidden, (1.0 + gated) * width), (width, hidden))
+    products = [gemm(m, n, rows / active, batch=active, format=call.work.format) for m, n in (up, down)]
+    inner = streaming.elementwise(rows * width, reads=2.0 * (1.0 + gated), writes=2.0, flops_per_element=10.0)
+    return [*(call._replace(work=work) for work in products), _stream(inner)._replace(share=call.share)]

@@ -48,7 +48,8 @@ class Work(NamedTuple):
 
     Parameters
     ----------
-    operator : class that selects the engine's constants: gemm, attention, decode_attention, elementwise, scan, moe.
+    operator : class that selects the engine's constants: gemm, attention, decode_attention, elementwise, scan,
+        moe, latent_attention, latent_decode.
     format : number format of the multiplications.
     flops : operations, a multiply-add counting 2 [FLOP].
     compulsory_bytes : inputs and outputs, each crossing once [B].
@@ -61,6 +62,7 @@ class Work(NamedTuple):
     masked : (query, key) pairs that a sliding window hides, relative to those that are computed [1].
     knee : capacity below which blocked products take the place of tiles of whole rows (attention: d * d) [B].
     slack : memories full that the lower bound may save: what its first and last phase hold.
+    kernels : format whose kernels run where it is not that of the products: block-scaled fp8, weights in 4 bits.
 
     Notes
     -----
@@ -79,6 +81,7 @@ class Work(NamedTuple):
     masked: Scalar = 0.0
     knee: Bytes = 0.0
     slack: Scalar = 0.0
+    kernels: str = ""
 
     def traffic(self, capacity: Bytes) -> Bytes:
         """Bytes that cross the boundary of a memory of ``capacity`` bytes with the known matching algorithm [B]."""

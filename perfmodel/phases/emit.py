@@ -10,7 +10,7 @@ from perfmodel.elementwise import Scalar, is_symbol
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine, KernelTime
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
-from perfmodel.operators.layers import Call
+from perfmodel.operators.layers import DECODE_OPERATORS, Call
 from perfmodel.phases.compose import add_up
 from perfmodel.techniques.base import Term
 
@@ -50,7 +50,7 @@ def call_terms(
     """
     terms = []
     for call in calls:
-        core = call.component == "attention core" and call.work.operator == "decode_attention"
+        core = call.component == "attention core" and call.work.operator in DECODE_OPERATORS
         engine = machine.engine(core_engine if core else "main")
         kernel = kernel_time(call.work, engine)
         factor = call.share * scale * (streams if call.component == "elementwise" else 1.0)

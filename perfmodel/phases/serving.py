@@ -8,6 +8,7 @@ from functools import partial
 
 from perfmodel.elementwise import Scalar, where
 from perfmodel.machine.build import Machine
+from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
@@ -63,6 +64,13 @@ def weight_format(situation: Situation, layout: Layout) -> str:
     return stored if main.native(stored) or packed or storage(stored).bytes >= 2.0 else "bf16"
 
 
+def _kernels(stored: str, compute: str, main: Engine) -> str:
+    """Format whose kernels multiply stored weights: those for 4-bit weights where the products stay in 16 bits."""
+    if storage(stored).bytes < 1.0 and compute == "bf16":
+        return "int4" if main.native("int4") else compute
+    return stored
+
+
 def _sizes(
     situation: Situation, dims: tuple[Dim, ...], layout: Layout, *, sequences: Scalar, queries: Scalar, context: Scalar,
     decode: bool,
@@ -72,6 +80,7 @@ def _sizes(
     main, workload = situation.machine.main, situation.workload
     compute = next((f for f in storage(name).compute if f in main.matrix), "bf16")
     kept = frozenset(situation.architecture.unquantised) if layout.weights_format is None else frozenset()
+    narrow = storage(workload.kv_format).bytes < 2.0 and main.native("fp8")
     return Sizes(
         sequences=sequences,
         queries=queries,
@@ -82,6 +91,8 @@ def _sizes(
         kv_bytes=storage(workload.kv_format).bytes if layout.kv_bytes is None else layout.kv_bytes,
         unquantised=UNQUANTISED | kept,
         format=compute,
+        kernels=_kernels(name, compute, main),
+        cache_format="fp8" if narrow else "bf16",
         decode=decode,
     )
 

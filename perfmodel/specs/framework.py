@@ -83,6 +83,8 @@ class _Described(Spec):
     name: str
     aliases: tuple[str, ...] = ()
     version: str
+    kernels: str = ""
+    """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
     sources: dict[str, str]
     notes: str = ""
 

@@ -6,7 +6,7 @@ single device file can be used wherever a cluster is wanted: it is a cluster of 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,14 +23,12 @@ from perfmodel.specs.facts import (
     Purchase,
     Rate,
     Ratio,
-    Share,
     Spec,
 )
+from perfmodel.specs.kernels import KernelConstants, Operator
 
 __all__ = [
     "DEVICE_CLASSES",
-    "KERNEL_CONSTANTS",
-    "NEUTRAL_CONSTANTS",
     "Cluster",
     "Device",
     "EnginePlacement",
@@ -46,100 +44,6 @@ __all__ = [
 
 DeviceClass = Literal["gpu", "cpu", "npu", "pim", "fpga", "storage", "dataflow"]
 DEVICE_CLASSES: tuple[str, ...] = ("gpu", "cpu", "npu", "pim", "fpga", "storage", "dataflow")
-Operator = Literal["gemm", "attention", "decode_attention", "elementwise", "scan"]
-
-KERNEL_CONSTANTS: dict[str, tuple[str, ...]] = {
-    "gemm": (
-        "compute_fraction",
-        "memory_fraction",
-        "launch",
-        "wave_quantisation",
-        "k_step",
-        "prologue",
-        "split_launch",
-        "corner",
-        "quantise_launch",
-        "quantise_fraction",
-    ),
-    "attention": (
-        "compute_fraction",
-        "memory_fraction",
-        "launch",
-        "prologue",
-        "exponential_cost",
-        "corner",
-        "ramp",
-        "row_floor",
-        "window_margin",
-        "masked_share",
-    ),
-    "decode_attention": (
-        "compute_fraction",
-        "memory_fraction",
-        "launch",
-        "prologue",
-        "kv_step",
-        "split_launch",
-        "corner",
-        "row_cost",
-    ),
-    "elementwise": ("memory_fraction", "launch"),
-    "scan": ("compute_fraction", "memory_fraction", "launch"),
-}
-"""Constants that each operator class understands; what they mean stands in ``perfmodel.machine.kernels``."""
-NEUTRAL_CONSTANTS = frozenset(
-    {
-        "split_launch",
-        "corner",
-        "quantise_launch",
-        "quantise_fraction",
-        "ramp",
-        "row_floor",
-        "window_margin",
-        "masked_share",
-        "row_cost",
-    }
-)
-"""Constants that a device class may leave out: :class:`perfmodel.machine.engine.Constants` holds a neutral value."""
-
-
-class KernelConstants(Spec):
-    """Calibrated constants of one operator class and format. What is left out comes from the device class."""
-
-    compute_fraction: Ratio | None = None
-    """Sustained share of the peak rate at large sizes [1]."""
-    memory_fraction: Ratio | None = None
-    """Sustained share of the memory bandwidth at large sizes [1]."""
-    launch: Duration | None = None
-    """Time of the smallest kernel, replayed from a graph [s]."""
-    wave_quantisation: Share | None = None
-    """0: tiles flow freely over the compute units; 1: whole waves [1]."""
-    k_step: Duration | None = None
-    """Least time of one 64-wide step of the reduction loop [s]."""
-    prologue: Duration | None = None
-    """Fill and drain time of one wave of tiles [s]."""
-    kv_step: Duration | None = None
-    """Least time of one block of 64 keys in decode attention [s]."""
-    exponential_cost: Number | None = None
-    """Cost of one exponential in units of 256 FLOP of the matrix unit [1]."""
-    split_launch: Duration | None = None
-    """Synchronisation when partial results of a split are added [s]."""
-    corner: Number | None = None
-    """Power of the smooth maximum of busy units and memory [1]."""
-    quantise_launch: Duration | None = None
-    """Launch of the pass that quantises activations in front of a product [s]."""
-    quantise_fraction: Number | None = None
-    """Share of the bandwidth that this pass reaches; 0: there is none [1]."""
-    ramp: Duration | None = None
-    """Start and drain of fused attention add the root of this times the busy time [s]."""
-    row_floor: Number | None = None
-    """Query rows that a tile of fused attention costs at least [1]."""
-    window_margin: Number | None = None
-    """Keys, in blocks of 128, that a tile reads beyond a sliding window [1]."""
-    masked_share: Share | None = None
-    """Share of the other masked keys that fused attention does not skip [1]."""
-    row_cost: Duration | None = None
-    """Time per query row of all heads and sequences in decode attention [s]."""
 
 
 class Memory(Spec):
@@ -204,7 +108,7 @@ class Device(Spec):
     """Nearest first; the last one holds weights and KV cache."""
     formats: tuple[str, ...] = ()
     """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4, weight only)."""
-    runs: tuple[Operator, ...] = ("gemm", "attention", "decode_attention", "elementwise", "scan")
+    runs: tuple[Operator, ...] = get_args(Operator)
     """Operator classes it can execute."""
     host_link: Bandwidth | None = None
     """Link to the host memory, one direction."""

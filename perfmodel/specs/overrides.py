@@ -16,7 +16,8 @@ from pydantic import BeforeValidator
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.specs.facts import Fact, Quantity, Spec, fact
-from perfmodel.specs.hardware import KERNEL_CONSTANTS, Device, KernelConstants
+from perfmodel.specs.hardware import Device
+from perfmodel.specs.kernels import KERNEL_CONSTANTS, KernelConstants
 from perfmodel.specs.load import bare
 from perfmodel.specs.system import System
 

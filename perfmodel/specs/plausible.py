@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from perfmodel.errors import nearest
 from perfmodel.specs.facts import Fact, FieldError
-from perfmodel.specs.hardware import KERNEL_CONSTANTS, Cluster, Device, Level, Memory, Node
+from perfmodel.specs.hardware import Cluster, Device, Level, Memory, Node
+from perfmodel.specs.kernels import KERNEL_CONSTANTS
 from perfmodel.specs.yamlfile import Document, Where
 from perfmodel.units import parse_quantity
 
@@ -102,6 +103,10 @@ DEVICE_RANGES: dict[str, tuple[str, Range]] = {
     "row_floor": ("1", ("1", "512")),
     "window_margin": ("1", ("0", "16")),
     "row_cost": ("s", ("0.01 ps", "1 us")),
+    "token_cost": ("s", ("0.1 ns", "1 ms")),
+    "expert_cost": ("s", ("1 ps", "50 us")),
+    "permute_fraction": ("1", ("0.002", "20")),
+    "idle_share": ("1", ("0.0005", "5")),
 }
 
 LEVEL_RANGES: dict[str, dict[str, Range]] = {
@@ -259,7 +264,7 @@ def _sweep(where: Where, memory: Memory, ranges: tuple[Range, ...]) -> None:
 def _kernel_checks(device: Device) -> None:
     for operator, formats in device.kernels.items():
         for name, constants in formats.items():
-            _format(("kernels", operator, name), name, also=("any",))
+            _format(("kernels", operator, name), name, also=("any", "fp8_block"))
             for constant in constants.model_fields_set:
                 where, fact = ("kernels", operator, name, constant), getattr(constants, constant)
                 if constant not in KERNEL_CONSTANTS[operator]:

@@ -12,17 +12,8 @@ from pydantic import Field, model_validator
 
 from perfmodel.errors import UnknownName
 from perfmodel.specs.facts import Spec, fact
-from perfmodel.specs.hardware import (
-    Accelerator,
-    Cluster,
-    ClusterPrice,
-    Device,
-    DeviceClass,
-    KernelConstants,
-    Node,
-    Operator,
-    check_sources,
-)
+from perfmodel.specs.hardware import Accelerator, Cluster, ClusterPrice, Device, DeviceClass, Node, check_sources
+from perfmodel.specs.kernels import KernelConstants, Operator
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import class_file, find_device, find_hardware
 from perfmodel.specs.plausible import check_cluster, check_device

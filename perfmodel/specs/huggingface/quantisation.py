@@ -87,7 +87,7 @@ def _four_bits(q: Fields, weights: list[Any]) -> str:
 
 
 METHODS: Final[Mapping[str, Callable[[Fields], str]]] = {
-    "fp8": lambda q: "fp8",
+    "fp8": lambda q: "fp8_block" if q.get("weight_block_size") else "fp8",
     "fbgemm_fp8": lambda q: "fp8",
     "compressed-tensors": _compressed,
     "modelopt": _modelopt,
