@@ -71,7 +71,7 @@ def _summary(x: Plan, techniques: Sequence[Technique]) -> tuple[str, ...]:
         elif changed:
             values = ", ".join(f"{c.replace('_', ' ')} {_number(v)}" for c, v in changed.items())
             words.append(f"{technique.name.replace('_', ' ')}: {values}")
-    return tuple(words)
+    return tuple(word for word in words if word)
 
 
 def _number(value: Any) -> str:

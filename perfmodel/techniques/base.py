@@ -131,7 +131,7 @@ class Technique(NamedTuple):
     memory : plan, settled, machine -> ledger lines.
     legal : plan, settled, situation -> constraint name -> demand / limit; legal up to 1.
     opt_in : it changes the numerics or the quality: searched only with a quality budget or by name.
-    describe : plan -> words; without it, the columns away from neutral are listed.
+    describe : plan -> words, none to stay silent; without it, the columns away from neutral are listed.
     """
 
     name: str

@@ -122,9 +122,9 @@ def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
 
 
 def describe(x: Plan) -> str:
-    """The compressor by its title."""
+    """The compressor by its title; nothing without one."""
     c = _chosen(x)
-    return "no compression" if c is None else c.title
+    return "" if c is None else c.title
 
 
 TECHNIQUE = Technique(

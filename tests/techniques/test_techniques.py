@@ -17,6 +17,7 @@ from perfmodel.phases.training import Step
 from perfmodel.serving.steady import Replica
 from perfmodel.techniques import TECHNIQUES
 from perfmodel.techniques.base import Line, Technique
+from perfmodel.techniques.local_steps import synchronisations
 from perfmodel.techniques.record import Layout, merge_layouts
 from perfmodel.techniques.settled import Plan
 from perfmodel.techniques.sharding import ALL, describe
@@ -342,6 +343,53 @@ def test_regions_that_drift_share_no_gradient() -> None:
     twice = {r.name: r.busy for r in often.tree.exposed()}
     assert twice["outer sync"] == pytest.approx(2 * rows["outer sync"])
     assert lines_of(apart)["outer optimizer"] == pytest.approx(8.0 * apart.settled.families[0].first)
+
+
+FAR = {"levels.wan.latency": "0 s", "levels.pod.latency": "0 s", "levels.node.latency": "0 s"}
+
+
+def outer(line: str = "1 Gb/s", **columns: float) -> tuple[float, float, float]:
+    """Busy and exposed seconds per step of averaging between two regions, and the step without it."""
+    changes = {**FAR, "levels.wan.nics.bandwidth": line}
+    found = setting("llama-3-8b", "two-regions", "pretrain", devices=256, use=("local_steps",), machine_changes=changes)
+    step = found.problem.evaluate(neutral(found, regions=2, **columns))
+    busy, exposed = (
+        sum(getattr(r, which) for r in step.tree.exposed() if r.name == "outer sync") for which in ("busy", "exposed")
+    )
+    return busy, exposed, step.seconds - exposed
+
+
+def test_fragments_move_the_same_bytes() -> None:
+    whole, parts = (outer(local_steps=100, fragments=p) for p in (1, 8))
+    assert parts[0] == pytest.approx(whole[0])
+    assert outer(local_steps=100, fragments=8, outer_wire=0.5)[0] == pytest.approx(whole[0] / 8.0)
+
+
+def test_an_exchange_hides_behind_its_steps_and_no_longer_than_its_period() -> None:
+    busy, blocking, step = outer(local_steps=100)
+    assert blocking == pytest.approx(busy)
+    assert outer(local_steps=100, overlap_steps=2)[1] == pytest.approx(max(busy - 2 * step / 100, 0.0))
+    waits = [outer(local_steps=100, overlap_steps=t)[1] for t in (0, 1, 2, 5, 100, 2.0**40)]
+    assert waits == sorted(waits, reverse=True)
+    assert waits[-1] == waits[-2] == pytest.approx(max(busy - step, 0.0))
+    slow = outer("1 Mb/s", local_steps=100, overlap_steps=2.0**40)
+    assert slow[1] == pytest.approx(slow[0] - slow[2])  # the line is never idle, and still too slow
+
+
+def test_merging_once_costs_one_exchange_a_run() -> None:
+    once, often = (outer(local_steps=h) for h in (2.0**40, 100.0))
+    assert once[0] * 2.0**40 == pytest.approx(often[0] * 100.0)
+    assert once[1] < 1e-6 * once[2]
+
+
+def test_the_quadratic_rule_averages_less_often_as_the_rate_falls() -> None:
+    """Cosine schedule: the mean of 1/H is at most 1/H0, and near 3/8 of the squared peak rate over alpha."""
+    assert synchronisations(4.0, 0.0) == 0.25
+    shares = [synchronisations(4.0, g) for g in (0.0, 1.0, 2.19, 4.0)]
+    assert shares == sorted(shares, reverse=True)
+    assert synchronisations(1.0, 20.0) == pytest.approx(0.375 / 400.0, rel=0.01)
+    busy = [outer(local_steps=4, period_growth=g, outer_momentum=0)[0] for g in (0.0, 2.19)]
+    assert busy[1] / busy[0] == pytest.approx(shares[2] / shares[0])
 
 
 def test_quantised_wires_shrink_traffic_not_storage() -> None:

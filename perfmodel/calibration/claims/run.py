@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import perfmodel
+from perfmodel.api import Estimate
 from perfmodel.calibration.claims.claim import Asked, Claim, Setting, load_claim
 from perfmodel.errors import UnknownName
 from perfmodel.machine.build import build_machine
@@ -59,7 +60,11 @@ class Run:
 
     def evaluate(self, asked: Asked, **changed: Any) -> EvaluatedPlan:
         """Any arguments, evaluated as one given plan."""
-        return perfmodel.estimate(columns=columns(asked), devices=asked.devices, **{**arguments(asked), **changed}).plan
+        return self.estimate(asked, **changed).plan
+
+    def estimate(self, asked: Asked, **changed: Any) -> Estimate:
+        """Any arguments, evaluated as one given plan, with the model and the machine they name."""
+        return perfmodel.estimate(columns=columns(asked), devices=asked.devices, **{**arguments(asked), **changed})
 
     def solve(self, asked: Asked, **pins: Any) -> EvaluatedPlan | None:
         """The solver's own choice for the arguments, with columns pinned; ``None`` where nothing fits."""
@@ -78,6 +83,14 @@ class Run:
             raise UnknownName("metric", metric, metrics, remedy=f"claim {self.claim.id}")
         value = metrics[metric]
         return float("nan") if value is None else float(value)
+
+    def busy(self, plan: str, *terms: str) -> float:
+        """Busy seconds per step of the named terms of a plan [s]."""
+        return sum(row.busy_seconds for row in self.plan(plan).terms if row.name in terms)
+
+    def exposed(self, plan: str, *terms: str) -> float:
+        """Seconds by which the named terms lengthen the step of a plan [s]."""
+        return sum(row.seconds for row in self.plan(plan).terms if row.name in terms)
 
     @cached_property
     def functions(self) -> Any:
