@@ -28,7 +28,7 @@ def test_fpga_decode_of_four_bit_weights_is_bound_by_memory() -> None:
     question = {"model": "llama2-7b", "hw": "alveo-u280", "workload": "chat", "workload_changes": {"slo": None}}
     assert ask(**question).best is None
     plan = best(**question, max_quality_loss=0.05)
-    assert plan.columns["int4"] == 1
+    assert plan.columns["packed_weights"] == "awq-int4-g128"
     assert plan.quality == pytest.approx(0.13 / 5.47, rel=1e-3)
     assert plan.bottleneck == "hbm"
 
@@ -72,7 +72,7 @@ def test_unknown_quality_is_never_chosen_on_a_budget() -> None:
     assert training.columns["regions"] == 1
     assert training.columns["compressor"] == "none"
     serving = best(model="gpt-neox-20b", hw="a100-8x", workload="chat", max_quality_loss=0.9)
-    assert serving.columns["int4"] == 0
+    assert serving.columns["packed_weights"] == "none"
 
 
 def test_published_quality_may_be_spent() -> None:
@@ -89,9 +89,9 @@ def test_published_quality_may_be_spent() -> None:
 def test_four_bit_weights_need_a_budget_that_covers_their_cost() -> None:
     question = {"model": "llama-2-70b", "hw": "a100-8x", "workload": "chat"}
     assert best(**question).quality == 0.0
-    assert best(**question, max_quality_loss=0.01).columns["int4"] == 0
+    assert best(**question, max_quality_loss=0.01).columns["packed_weights"] == "none"
     spent = best(**question, max_quality_loss=0.05)
-    assert spent.columns["int4"] == 1
+    assert spent.columns["packed_weights"] == "awq-int4-g128"
     assert spent.quality == pytest.approx(0.0271, abs=1e-4)
 
 

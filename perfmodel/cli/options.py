@@ -71,12 +71,9 @@ def techniques(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of ``--use``, or say which there are."""
     found = tuple(names)
     if found:
-        from perfmodel.techniques import technique_names
+        from perfmodel.techniques import asked_for
 
-        for name in found:
-            if name not in technique_names():
-                remedy = "there are " + ", ".join(technique_names())
-                raise UnknownName("technique", name, technique_names(), remedy=remedy)
+        asked_for(found)
     return found
 
 

@@ -20,7 +20,7 @@ EPILOG = (
 MODEL = typer.Option(None, "--model", "-m", help="Model: a shipped name, a YAML file, or a HuggingFace config.json.")
 HARDWARE = typer.Option(None, "--hw", help="Machine: a shipped cluster or device, or a YAML file.")
 PIN = typer.Option([], "--pin", metavar="COLUMN=VALUE", help="Hold a plan column: tp=8, or search only pp=2,4.")
-USE = typer.Option([], "--use", metavar="TECHNIQUE", help="Allow a technique that changes the numerics.")
+USE = typer.Option([], "--use", metavar="NAME[=VALUE]", help="Allow a technique that changes the numerics.")
 SET = typer.Option(
     [], "--set", metavar="FACT=VALUE", help="What-if on the machine: nic_bandwidth=x2, hbm_capacity='96 GiB'."
 )

@@ -70,7 +70,7 @@ def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:
     return outcome.by_devices[max(n for n, e in efficiency.items() if e >= EFFICIENT * most)]
 
 
-TELLING = ("devices", "tp", "pp", "ulysses", "cp", "ep", "int4", "attention_engine", "recompute")
+TELLING = ("devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "recompute")
 """Columns in which two plans must differ to be listed side by side."""
 
 
@@ -82,7 +82,7 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
         x = vars(candidate.plan)
         key = tuple(
             (n, x[n])
-            for n in ("devices", "tp", "pp", "ulysses", "cp", "ep", "int4", "attention_engine", "recompute")
+            for n in ("devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "recompute")
             if n in x
         )
         tied = any(abs(candidate.score / k.score - 1.0) < 1e-9 for k in kept)

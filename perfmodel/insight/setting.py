@@ -16,7 +16,7 @@ from perfmodel.specs.framework import Framework
 from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
 from perfmodel.specs.workload import Workload, revise
-from perfmodel.techniques import techniques_for
+from perfmodel.techniques import asked_for, techniques_for
 from perfmodel.techniques.base import Situation
 
 __all__ = ["Question", "Setting", "make_setting", "position_limit", "within_positions"]
@@ -77,7 +77,9 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
         raise SpecError(
             "more devices than the machine has", field="devices", found=devices, allowed=f"1 to {machine.devices}"
         )
-    situation = Situation(workload.kind, model.architecture, machine, workload, int(devices), frozenset(question.use))
+    asked = asked_for(question.use)
+    chosen = tuple((name, values) for name, values in asked.items() if values)
+    situation = Situation(workload.kind, model.architecture, machine, workload, int(devices), frozenset(asked), chosen)
     lossy = question.max_quality_loss is not None and question.max_quality_loss > 0
     techniques = techniques_for(workload.kind, lossy=lossy, use=question.use)
     pinned = dict(question.pinned or {})

@@ -1,10 +1,16 @@
-"""Storage formats of weights: bytes per number with their scales, and the format the products use."""
+"""Storage formats of weights: bytes per number with all that lies beside it, and the format the products use."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["STORAGE", "VARIANTS", "Storage", "storage"]
+from perfmodel.elementwise import Scalar
+from perfmodel.specs.architecture import Architecture, Layer, Linear, Moe
+from perfmodel.specs.weight_formats import WeightFormat, weight_formats
+from perfmodel.units import Bytes
+
+__all__ = ["STORAGE", "VARIANTS", "Storage", "mean_row", "storage", "stored_bytes"]
 
 
 class Storage(NamedTuple):
@@ -25,13 +31,57 @@ STORAGE: dict[str, Storage] = {
     "mxfp4": Storage(0.5 + 1.0 / 32.0, ("mxfp4", "bf16")),
     "int4": Storage(0.5 + 2.5 / 128.0, ("bf16",)),
 }
-"""Scales included: one byte per 16 (nvfp4) or 32 (mxfp4) numbers, 20 bits per 128 (int4 groups), 4 bytes per block of
-128 x 128 (fp8)."""
+"""Number formats of checkpoints and caches. Scales included: one byte per 16 (nvfp4) or 32 (mxfp4) numbers, 20 bits per
+128 (int4 groups), 4 bytes per block of 128 x 128 (fp8). Formats with more beside the numbers are records of
+``specs/weight_formats.yaml``."""
 
 VARIANTS = {"fp8_block": "fp8"}
 """Formats with scales of their own, and the one whose multiplier they use."""
+ROW = 4096.0
+"""Inputs of a matrix whose model is not known: decides what one table or scale per row costs a weight."""
 
 
 def storage(name: str) -> Storage:
-    """Storage of a format; 16 bits for names that only name a product format."""
-    return STORAGE.get(name, STORAGE["bf16"])
+    """Storage of a number format or weight format; 16 bits for names that only name a product format."""
+    if name in STORAGE:
+        return STORAGE[name]
+    records = weight_formats()
+    return Storage(stored_bytes(records[name], ROW), records[name].products) if name in records else STORAGE["bf16"]
+
+
+def stored_bytes(f: WeightFormat, row: Scalar) -> Bytes:
+    r"""Bytes per weight of a matrix with ``row`` inputs, exact.
+
+    .. math:: \tfrac18\left[\rho\,(b + i) + m + \frac{s + z}{g} + \frac{t}{k} + o\,b_o\right]
+
+    with density :math:`\rho`, bits b and index i of a stored number, mask m, scale s and zero point z of a group g (a
+    row if none is given), table t of a row k, and a share o of outliers of :math:`b_o` bits.
+
+    Examples
+    --------
+    >>> from perfmodel.specs.weight_formats import weight_format
+    >>> 8.0 * stored_bytes(weight_format("awq-int4-g128"), 4096.0)
+    4.15625
+    """
+    group = row if f.group is None else f.group
+    beside = f.mask + (f.scale + f.zero) / group + f.table / row + f.outliers * f.outlier
+    return (f.density * (f.bits + f.index) + beside) / 8.0
+
+
+def mean_row(architecture: Architecture) -> float:
+    """Inputs per row over the rows of all layers' matrices: weights over outputs, routers left out."""
+    weights = outputs = 0.0
+    for run in architecture.runs:
+        for count, linear in _matrices(run.layer):
+            weights += run.count * count * linear.parameters
+            outputs += run.count * count * linear.n
+    return weights / outputs if outputs else ROW
+
+
+def _matrices(layer: Layer) -> Iterator[tuple[int, Linear]]:
+    for part in (layer.mixer, layer.ffn):
+        if part is None:
+            continue
+        yield from ((1, linear) for linear in part.linears if linear.name != "router")
+        if isinstance(part, Moe):
+            yield from ((part.experts, linear) for linear in part.expert_linears)

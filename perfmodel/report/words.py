@@ -227,7 +227,6 @@ def _technique(name: str, column: str, number: str) -> str:
         "batch": f"batch {number}",
         "virtual": f"{number} virtual stages",
         "optimizer host": "optimizer on the host",
-        "int4": "4-bit weights",
         "local steps": f"{number} local steps",
         "attention engine": f"decode attention on {number}",
         "sub batches": f"{number} sub-batches",
@@ -251,8 +250,8 @@ def columns_text(columns: Mapping[str, Any]) -> str:
     """Name a plan by its columns that are not neutral, degrees first."""
     order = ("tp", "ulysses", "cp", "ep", "pp", "regions", "batch", "micro_batch", "virtual")
     said = [f"{n} {columns[n]:g}" for n in order if n in columns and columns[n] != 1]
-    if columns.get("int4"):
-        said.append("int4")
+    if columns.get("packed_weights", "none") != "none":
+        said.append(str(columns["packed_weights"]))
     if columns.get("attention_engine", "main") != "main":
         said.append(f"attention on {columns['attention_engine']}")
     return " · ".join(said) or "one device"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from perfmodel.errors import UnknownName
+from collections.abc import Iterable
+
+from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques import (
     batching,
     compressed_collectives,
@@ -13,16 +15,16 @@ from perfmodel.techniques import (
     head_exchange,
     local_steps,
     optimizer_offload,
+    packed_weights,
     pipeline_parallel,
     recompute,
     sharding,
     state_exchange,
     tensor_parallel,
-    weights_int4,
 )
 from perfmodel.techniques.base import Technique
 
-__all__ = ["TECHNIQUES", "technique_names", "techniques_for"]
+__all__ = ["TECHNIQUES", "asked_for", "technique_names", "techniques_for"]
 
 TECHNIQUES: tuple[Technique, ...] = (
     data_parallel.TECHNIQUE,
@@ -38,7 +40,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     optimizer_offload.TECHNIQUE,
     compressed_collectives.TECHNIQUE,
     local_steps.TECHNIQUE,
-    weights_int4.TECHNIQUE,
+    packed_weights.TECHNIQUE,
     decode_engine.TECHNIQUE,
 )
 
@@ -48,6 +50,29 @@ def technique_names() -> tuple[str, ...]:
     return tuple(t.name for t in TECHNIQUES)
 
 
+def asked_for(use: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Techniques by name with the values that stand behind ``=``: ``packed_weights=awq-int4-g128,vptq-2bit``.
+
+    Raises
+    ------
+    UnknownName
+        If there is no technique of a name.
+    SpecError
+        If a technique with nothing to choose is given a value.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in use:
+        name, given, values = entry.partition("=")
+        technique = next((t for t in TECHNIQUES if t.name == name), None)
+        if technique is None:
+            known = technique_names()
+            raise UnknownName("technique", name, known, remedy="there are " + ", ".join(known))
+        if given and technique.choice is None:
+            raise SpecError("this technique has nothing to choose", field="use", found=entry, allowed=name)
+        found[name] = (*found.get(name, ()), *(v.strip() for v in values.split(",") if v.strip()))
+    return found
+
+
 def techniques_for(phase: str, *, lossy: bool = False, use: tuple[str, ...] = ()) -> tuple[Technique, ...]:
     """Techniques searched for a phase: those that change no numerics, and the others on request.
 
@@ -55,14 +80,12 @@ def techniques_for(phase: str, *, lossy: bool = False, use: tuple[str, ...] = ()
     ----------
     phase : ``training`` or ``serving``.
     lossy : a quality budget was given, so techniques with a published cost may spend it.
-    use : names asked for explicitly.
+    use : names asked for explicitly, each with or without ``=VALUE``.
 
     Raises
     ------
     UnknownName
         If a name in ``use`` is not a technique.
     """
-    for name in use:
-        if name not in technique_names():
-            raise UnknownName("technique", name, technique_names())
-    return tuple(t for t in TECHNIQUES if phase in t.phases and (not t.opt_in or lossy or t.name in use))
+    asked = asked_for(use)
+    return tuple(t for t in TECHNIQUES if phase in t.phases and (not t.opt_in or lossy or t.name in asked))

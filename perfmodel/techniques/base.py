@@ -91,6 +91,7 @@ class Situation(NamedTuple):
     workload : the workload specification.
     devices : largest number of devices considered.
     excused : techniques asked for by name: that their quality is unknown does not rule them out.
+    chosen : (technique, values) of those that were asked for with values, as ``packed_weights=awq-int4-g128``.
     """
 
     phase: str
@@ -99,6 +100,11 @@ class Situation(NamedTuple):
     workload: Any
     devices: int
     excused: frozenset[str] = frozenset()
+    chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def choices(self, technique: str) -> tuple[str, ...]:
+        """Values that a technique was asked for with, none if it was not."""
+        return dict(self.chosen).get(technique, ())
 
 
 def _no_axes(situation: Situation) -> tuple[Axis, ...]:
@@ -132,6 +138,7 @@ class Technique(NamedTuple):
     legal : plan, settled, situation -> constraint name -> demand / limit; legal up to 1.
     opt_in : it changes the numerics or the quality: searched only with a quality budget or by name.
     describe : plan -> words, none to stay silent; without it, the columns away from neutral are listed.
+    choice : column whose values may follow its name, as ``--use NAME=VALUE``.
     """
 
     name: str
@@ -147,3 +154,4 @@ class Technique(NamedTuple):
     legal: Callable[..., Mapping[str, Scalar]] = _no_changes
     opt_in: bool = False
     describe: Callable[[Any], str] | None = None
+    choice: str | None = None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfmodel.elementwise import Scalar, where
+from perfmodel.errors import UnknownName
 from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.topology import Network
@@ -33,9 +34,13 @@ def _loss(name: str, situation: Situation) -> float:
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Off, and the compressors whose cost is published for the model; all of them where asked for by name."""
+    """Off, and the compressors whose cost is published for the model; all, or the named, where asked for by name."""
     named = "compressed_collectives" in situation.excused
-    usable = [name for name in compressors() if named or _loss(name, situation) >= 0.0]
+    usable = situation.choices("compressed_collectives")
+    for name in usable:
+        if name not in compressors():
+            raise UnknownName("compressor", name, compressors(), remedy="there are " + ", ".join(compressors()))
+    usable = usable or tuple(name for name in compressors() if named or _loss(name, situation) >= 0.0)
     return (Axis.of("compressor", (OFF, *usable), structural=True),)
 
 
@@ -141,4 +146,5 @@ TECHNIQUE = Technique(
     legal=legal,
     opt_in=True,
     describe=describe,
+    choice="compressor",
 )

@@ -108,7 +108,7 @@ MISTAKES = [
     (["plan", "--model", "llama70b", "--hw", "h200", "--pin", "tp=1", "--pin", "tp=2"], "twice"),
     (["plan", "--model", "llama70b", "--hw", "h200", "--pin", "tq=1"], "tp"),
     (["plan", "--model", "llama70b", "--hw", "h200", "--pin", "tp=abc"], "tp"),
-    (["plan", "--model", "llama70b", "--hw", "h200", "--use", "magic"], "weights_int4"),
+    (["plan", "--model", "llama70b", "--hw", "h200", "--use", "magic"], "packed_weights"),
     (["plan", "--model", "llama70b", "--hw", "h200", "--max-quality-loss", "30"], "3%"),
     (["plan", "--model", "llama70b", "--hw", "h200", "--set", "hbm_bandwith=x2"], "hbm_bandwidth"),
     (["plan", "--model", "llama70b", "--hw", "h200", "--set", "hbm_bandwidth=fast"], "TB/s"),
@@ -285,7 +285,7 @@ def test_specs_show_knows_every_kind(name: str, capsys: pytest.CaptureFixture[st
 
 def test_specs_list(capsys: pytest.CaptureFixture[str]) -> None:
     out = here("specs", "list", capsys=capsys)[1]
-    for word in ("MODELS", "llama-2-70b", "frontier", "mi250x-gcd", "pretrain", "vllm", "weights_int4"):
+    for word in ("MODELS", "llama-2-70b", "frontier", "mi250x-gcd", "pretrain", "vllm", "packed_weights"):
         assert word in out
     data = json.loads(here("specs", "list", "clusters", "--json", capsys=capsys)[1])
     assert {"name", "aliases", "file"} == data["clusters"][0].keys()

@@ -48,7 +48,7 @@ CASES: dict[str, Any] = {
     ),
     "chat": lambda: setting("llama-3.1-70b", "h200-8x", "chat", pin={"pp": [1, 2, 3]}),
     "chat on two kinds of engine": lambda: setting(
-        "llama-2-13b", "npu-pim", "chat", pin={"pp": [1, 2], "tp": [1, 2, 4, 8]}, use=("weights_int4",),
+        "llama-2-13b", "npu-pim", "chat", pin={"pp": [1, 2], "tp": [1, 2, 4, 8]}, use=("packed_weights",),
     ),
     "experts served": lambda: setting(
         "mixtral-8x22b", "dgx-h100", "chat", devices=16, pin={"pp": 1, "batch": [1, 8, 48, 256, 1024]},
@@ -153,7 +153,7 @@ def test_blocks_of_any_size_give_the_same_answer(case: str, limit: int) -> None:
     [
         ("llama-2-70b", "frontier", "pretrain", ("local_steps", "compressed_collectives")),
         ("deepseek-v3", "dgx-h100", "pretrain", ()),
-        ("llama-3.1-70b", "npu-pim", "chat", ("weights_int4",)),
+        ("llama-3.1-70b", "npu-pim", "chat", ("packed_weights",)),
         ("deepseek-v3", "dgx-h100", "chat", ()),
     ],
 )
@@ -206,7 +206,8 @@ def test_chunks_that_do_not_divide_the_layers_are_illegal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pin", "error"), [({"typo": 1}, UnknownName), ({"int4": 1}, UnknownName), ({"tp": -1}, SpecError)]
+    ("pin", "error"),
+    [({"typo": 1}, UnknownName), ({"packed_weights": "awq-int4-g128"}, UnknownName), ({"tp": -1}, SpecError)],
 )
 def test_a_pin_that_makes_no_sense_says_so(pin: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
@@ -265,8 +266,10 @@ def test_the_front_holds_what_nobody_beats() -> None:
 
 def test_quality_unknown_is_never_chosen_unasked() -> None:
     """A budget admits published losses only; the name of a technique admits it without."""
-    unknown = setting("llama-2-13b", "h200-8x", "chat", loss=0.05, pin={"int4": 1, "pp": 1})
-    asked = setting("llama-2-13b", "h200-8x", "chat", use=("weights_int4",), pin={"int4": 1, "pp": 1})
+    unknown = setting("llama-2-13b", "h200-8x", "chat", loss=0.05, pin={"packed_weights": "awq-int4-g128", "pp": 1})
+    asked = setting(
+        "llama-2-13b", "h200-8x", "chat", use=("packed_weights",), pin={"packed_weights": "awq-int4-g128", "pp": 1}
+    )
     loss = unknown.problem.evaluate(next(unknown.space.plans())).settled.layout.quality_loss
     if math.isnan(loss):
         outcome = search(unknown.space, unknown.problem)

@@ -39,7 +39,7 @@ def all_training(name: str, machine: str, devices: int) -> Setting:
 
 
 def all_serving(name: str, machine: str) -> Setting:
-    return setting(name, machine, "chat", use=("weights_int4",))
+    return setting(name, machine, "chat", use=("packed_weights",))
 
 
 def totals(lines: Sequence[Line]) -> dict[str, float]:
@@ -453,8 +453,10 @@ def test_compressors_of_unknown_cost_are_offered_by_name_only() -> None:
 
 def test_four_bit_weights_are_stored_in_four_bits() -> None:
     """0.5 B and 20 bits per group of 128; embedding, head and norms keep 16 bits."""
-    found = setting("llama-2-13b", "h200-8x", "chat", use=("weights_int4",))
-    plain, packed = (found.problem.evaluate(neutral(found, tp=1, batch=8, int4=i)) for i in (0, 1))
+    found = setting("llama-2-13b", "h200-8x", "chat", use=("packed_weights",))
+    plain, packed = (
+        found.problem.evaluate(neutral(found, tp=1, batch=8, packed_weights=w)) for w in ("none", "awq-int4-g128")
+    )
     architecture = found.problem.situation.architecture
     matrices = sum(plain.settled.counts.split.values()) * architecture.layers
     saved = matrices * (2.0 - (0.5 + 2.5 / 128.0))

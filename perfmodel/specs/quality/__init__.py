@@ -60,9 +60,9 @@ def published_loss(technique: str, variant: str, family: str, parameters: int) -
 
     Examples
     --------
-    >>> round(published_loss("weights_int4", "awq-g128", "llama", 68976648192).value, 3)
+    >>> round(published_loss("packed_weights", "awq-int4-g128", "llama", 68976648192).value, 3)
     0.027
-    >>> published_loss("weights_int4", "awq-g128", "gpt2", 124439808) is None
+    >>> published_loss("packed_weights", "awq-int4-g128", "gpt2", 124439808) is None
     True
     """
     for row in published_rows():

@@ -1,0 +1,110 @@
+"""Weight formats: stored bytes against arrays that hold the numbers, and against published bits per weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perfmodel.errors import SpecError, UnknownName
+from perfmodel.insight.setting import Question, make_setting
+from perfmodel.operators.formats import STORAGE, mean_row, storage, stored_bytes
+from perfmodel.specs.framework import load_framework
+from perfmodel.specs.locate import find_model
+from perfmodel.specs.model import load_model
+from perfmodel.specs.system import load_system
+from perfmodel.specs.weight_formats import WeightFormat, weight_format, weight_formats
+from perfmodel.specs.workload import load_workload
+from perfmodel.techniques import asked_for
+
+ROWS, INPUTS = 64, 4096
+RNG = np.random.default_rng(3)
+
+
+def bits(name: str, row: float = INPUTS) -> float:
+    return 8.0 * float(stored_bytes(weight_format(name), row))
+
+
+def per_weight(*arrays: np.ndarray) -> float:
+    return 8.0 * sum(a.nbytes for a in arrays) / (ROWS * INPUTS)
+
+
+def test_groups_with_scales_as_stored() -> None:
+    """Two 4-bit numbers a byte; a 16-bit scale and half a byte of zero point per group of 128."""
+    groups = ROWS * INPUTS // 128
+    packed = (np.zeros(ROWS * INPUTS // 2, np.uint8), np.zeros(groups, np.float16), np.zeros(groups // 2, np.uint8))
+    assert bits("awq-int4-g128") == per_weight(*packed) == 4.15625
+    assert storage("awq-int4-g128").bytes == STORAGE["int4"].bytes
+
+
+def test_tables_and_outliers_as_stored() -> None:
+    """Eight codewords to three bytes, eight 16-bit values a row, and outliers as value and 32-bit position."""
+    outliers = round(0.0045 * ROWS * INPUTS)
+    table = np.zeros((ROWS, 8), np.float16)
+    codes = np.packbits(RNG.integers(0, 2, (ROWS * INPUTS, 3), dtype=np.uint8))
+    beside = (np.zeros(outliers, np.float16), np.zeros(outliers, np.uint32))
+    assert bits("squeezellm-w3") == per_weight(codes, table)
+    assert bits("squeezellm-w3-s45") == pytest.approx(per_weight(codes, table, *beside), rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "density"), [("flash-llm-70", 0.3), ("flash-llm-90", 0.1)])
+def test_positions_as_stored(name: str, density: float) -> None:
+    kept = np.zeros(ROWS * INPUTS, bool)
+    kept[RNG.choice(kept.size, round(density * kept.size), replace=False)] = True
+    values = RNG.standard_normal(kept.size)[kept].astype(np.float16)
+    positions = (np.flatnonzero(kept) % 2**14).astype(np.uint16)
+    assert bits(name) == pytest.approx(per_weight(values, positions), rel=1e-4)
+
+
+def test_masks_as_stored() -> None:
+    kept = np.zeros(ROWS * INPUTS, bool)
+    kept[::4] = True
+    values = np.zeros(kept.sum(), np.float16)
+    assert bits("mask-75-fp16") == per_weight(np.packbits(kept), values)
+    assert 16.0 / bits("mask-75-fp16") == 3.2
+    assert bits("mask-75-int8") == per_weight(np.packbits(kept), values.astype(np.int8))
+
+
+def test_positions_cost_as_much_as_values_at_half_density() -> None:
+    record = weight_format("flash-llm-80")
+    half = record.model_copy(update={"density": 0.5})
+    assert stored_bytes(half, INPUTS) == 2.0
+
+
+@pytest.mark.parametrize("name", weight_formats())
+def test_what_lies_beside_is_spread_over_longer_rows(name: str) -> None:
+    assert bits(name, 8192) <= bits(name, 1024)
+    assert weight_format(name).density * weight_format(name).bits <= bits(name, 8192) < 16.0
+
+
+def test_mean_row_counts_every_table_once() -> None:
+    """Tables of all rows, added up matrix by matrix, equal the mean row's share."""
+    architecture = load_model(find_model("llama-2-7b")).architecture
+    layer = architecture.runs[0].layer
+    assert layer.mixer is not None
+    assert layer.ffn is not None
+    linears = [*layer.mixer.linears, *layer.ffn.linears]
+    weights = sum(x.parameters for x in linears)
+    exact = sum(float(stored_bytes(weight_format("squeezellm-w3"), x.k)) * x.parameters for x in linears)
+    assert float(stored_bytes(weight_format("squeezellm-w3"), mean_row(architecture))) * weights == pytest.approx(exact)
+
+
+def test_records_that_contradict_themselves() -> None:
+    good = weight_format("flash-llm-80").model_dump()
+    for wrong in ({"index": 0.0}, {"density": 1.0}, {"outliers": 0.01}, {"bits": 0.0}):
+        with pytest.raises(ValueError, match=r"density|outlier|greater than 0"):
+            WeightFormat.model_validate({**good, **wrong})
+
+
+def test_values_behind_the_name_of_a_technique() -> None:
+    assert asked_for(("packed_weights=vptq-2bit,cbq-int4-channel", "local_steps")) == {
+        "packed_weights": ("vptq-2bit", "cbq-int4-channel"),
+        "local_steps": (),
+    }
+    with pytest.raises(SpecError, match="nothing to choose"):
+        asked_for(("local_steps=3",))
+    parts = load_model(find_model("llama-2-7b")), load_system("h100-sxm"), load_workload("chat"), load_framework("vllm")
+    with pytest.raises(UnknownName, match="awq-int4-g128"):
+        make_setting(*parts, Question(use=("packed_weights=awq-int4-g64",)))
+    named = make_setting(*parts, Question(use=("packed_weights=vptq-2bit",)))
+    axis = next(a for a in named.space.structural if "packed_weights" in a.columns)
+    assert axis.values == (("none",), ("vptq-2bit",))
