@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.machine.build import DEFAULT_SPREAD, Machine
+from perfmodel.insight.kernels import KernelUse
+from perfmodel.machine.build import DEFAULT_SPREAD
 from perfmodel.solver.result import EvaluatedPlan, Interval, TermRow
 
 __all__ = ["Draws", "draw"]
@@ -18,7 +20,7 @@ NORMAL_80 = 1.2816
 """Standard deviations in the half-width of a normal 80 % interval."""
 INDEPENDENT = 0.04
 """Relative half-width of what two plans do not share: repeatability of measured steps; assumed."""
-GROUPS = ("matrix", "attention", "memory", "network", "host")
+GROUPS = ("matrix", "experts", "attention", "memory", "prefill", "network", "host")
 
 
 class Draws(NamedTuple):
@@ -35,29 +37,30 @@ def _group(row: TermRow) -> str:
         return "network"
     if "host" in row.resource or row.name == "step overhead":
         return "host"
-    if row.name == "attention":
-        return "attention"
+    if row.name in ("attention", "experts"):
+        return row.name
     if row.name in ("elementwise", "optimizer", "softmax", "unpack weights", "quantise"):
         return "memory"
     return "matrix"
 
 
-def _spreads(machine: Machine, network_spread: float) -> NDArray[np.float64]:
-    main = machine.main
-    by_group = {
-        "matrix": main.constant("gemm", "bf16").spread,
-        "attention": main.constant("attention", "bf16").spread,
-        "memory": main.constant("elementwise", "any").spread,
-        "network": network_spread,
-        "host": DEFAULT_SPREAD["assumed"],
-    }
-    return np.array([by_group[g] for g in GROUPS])
+def _spreads(
+    uses: Mapping[str, KernelUse], others: Mapping[str, KernelUse], network_spread: float
+) -> NDArray[np.float64]:
+    """Relative half-widths by group; a group that no kernel is of has none."""
+    by_group = {group: use.spread for group, use in uses.items()}
+    total = sum(use.seconds for use in others.values())
+    if total:
+        by_group["prefill"] = sum(use.spread * use.seconds for use in others.values()) / total
+    by_group |= {"network": network_spread, "host": DEFAULT_SPREAD["assumed"]}
+    return np.array([by_group.get(g, 0.0) for g in GROUPS])
 
 
 def draw(
     plans: Sequence[EvaluatedPlan],
     scores: Sequence[float],
-    machine: Machine,
+    uses: Mapping[str, KernelUse],
+    others: Mapping[str, KernelUse] = MappingProxyType({}),
     *,
     network_spread: float,
     seed: int = 0,
@@ -70,22 +73,27 @@ def draw(
     ----------
     plans : evaluated plans, the chosen one first.
     scores : what the search minimised, plan by plan; it is taken to scale with the time.
-    machine : whose constants are uncertain.
+    uses : kernels of the timed pass by group; their residuals are the uncertainty.
+    others : kernels of the prefills that delay it, when serving.
     network_spread : relative half-width of the 80 % interval of link efficiencies.
     seed : of the generator; the same question gives the same answer.
     """
-    spreads = _spreads(machine, network_spread)
+    spreads = _spreads(uses, others, network_spread)
     rng = np.random.default_rng(seed)
     factors = np.exp(rng.standard_normal((SAMPLES, len(GROUPS))) * np.log1p(spreads) / NORMAL_80)
     parts = np.array([[sum(r.seconds for r in p.terms if _group(r) == g) for g in GROUPS] for p in plans])
     rest = np.array([p.seconds - p.timed_seconds for p in plans])
+    if others:  # the time beside the timed terms is that of prefills
+        parts[:, GROUPS.index("prefill")] += rest
+        rest = np.zeros_like(rest)
     own = np.exp(rng.standard_normal((SAMPLES, len(plans))) * np.log1p(INDEPENDENT) / NORMAL_80)
     times = (factors @ parts.T + rest) * own
     ordered = np.sort(times[:, 0])  # by hand: np.quantile would import numpy.ma
     low, middle, high = (float(ordered[int(share * SAMPLES)]) for share in (0.1, 0.5, 0.9))
     scale = plans[0].seconds / middle
-    basis = f"gemm {machine.main.constant('gemm', 'bf16').kind}, 80 % half-widths " + ", ".join(
-        f"{g} {s:.0%}" for g, s in zip(GROUPS, spreads, strict=True)
+    tier = max((u for u in uses.values()), key=lambda u: u.seconds, default=None)
+    basis = f"kernels of tier {tier.tier if tier else 'class'}, 80 % half-widths " + ", ".join(
+        f"{g} {s:.0%}" for g, s in zip(GROUPS, spreads, strict=True) if s
     )
     interval = Interval(low * scale, high * scale, basis)
     if len(plans) < 2:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from perfmodel.insight.kernels import KernelUse, told
 from perfmodel.insight.setting import Setting, position_limit
 from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
@@ -13,8 +17,10 @@ EFFICIENT = 0.9
 """Where the device count is free, the largest that keeps this share of the best per-device efficiency is chosen."""
 
 
-def assumptions(setting: Setting, best: EvaluatedPlan | None) -> tuple[tuple[str, str], ...]:
-    """What was assumed, each with the flag that changes it."""
+def assumptions(
+    setting: Setting, best: EvaluatedPlan | None, uses: Mapping[str, KernelUse] = MappingProxyType({})
+) -> tuple[tuple[str, str], ...]:
+    """What was assumed, each with the flag that changes it; ``uses`` are the kernels of the best plan."""
     workload, found = setting.workload, []
     if position_limit(setting.model) in (getattr(workload, "sequence", 0), getattr(workload, "prompt", 0)):
         found.append((f"sequence cut to the {position_limit(setting.model):,} positions of the model", "--workload"))
@@ -43,6 +49,8 @@ def assumptions(setting: Setting, best: EvaluatedPlan | None) -> tuple[tuple[str
         )
     name, version = setting.framework.name, setting.framework.version
     found.append((f"software behaves like {name} {version}", "--framework"))
+    if uses:
+        found.append((told(uses, setting.framework.kernels), "--framework"))
     if best is not None and best.quality is None:
         found.append(("quality of a technique in use is unknown for this model", "--max-quality-loss"))
     return tuple(found)
@@ -54,8 +62,10 @@ def _served_format(setting: Setting) -> str:
     return used if used == stored else f"{used} (checkpoint: {stored}, which this device does not run)"
 
 
-def provenance(setting: Setting) -> tuple[tuple[str, str, str], ...]:
-    """The facts that decide most, with kind and source."""
+def provenance(
+    setting: Setting, uses: Mapping[str, KernelUse] = MappingProxyType({})
+) -> tuple[tuple[str, str, str], ...]:
+    """The facts that decide most, with kind and source; ``uses`` are the kernels of the best plan."""
     device, cluster = setting.system.accelerator, setting.system.cluster
     rows: list[tuple[str, str, str]] = []
     wanted = setting.machine.main.compute_format("bf16")
@@ -67,9 +77,12 @@ def provenance(setting: Setting) -> tuple[tuple[str, str, str], ...]:
         text = f"memory {last.capacity.text} at {last.bandwidth.text}"
         rows.append((text, last.bandwidth.kind, device.sources.get(last.bandwidth.source, last.bandwidth.source)))
     gemm = setting.machine.main.constant("gemm", wanted)
-    rows.append(
-        (f"sustained matrix share {gemm.compute_fraction:.0%}", gemm.kind, "calibration of the device or its class")
-    )
+    rows.append((f"sustained matrix share {gemm.compute_fraction:.0%}", gemm.kind, gemm.basis))
+    rows += [
+        (f"{use.group} kernels within {use.spread:.0%}", "fitted", use.basis)
+        for use in sorted(uses.values(), key=lambda u: -u.seconds)
+        if use.group in ("experts", "attention")
+    ]
     for name, level in cluster.levels.items():
         fact = level.efficiency
         rows.append((f"{name} links reach {fact.value:.0%}", fact.kind, cluster.sources.get(fact.source, fact.source)))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from perfmodel.insight.confidence import draw
+from perfmodel.insight.kernels import kernels_in_use
 from perfmodel.insight.notes import EFFICIENT, assumptions, provenance
 from perfmodel.insight.setting import Question, Setting, make_setting
 from perfmodel.insight.whynot import nearest_rejected, what_would_do
@@ -21,6 +22,8 @@ from perfmodel.specs.system import System
 __all__ = ["EFFICIENT", "Question", "Setting", "answer", "make_setting"]
 
 RUNNERS_UP = 3
+PASSES = {"training": ("training", ""), "serving": ("decode", "prefill")}
+"""The pass whose time is asked for, and the one that delays it."""
 
 
 def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -> Answer:
@@ -33,7 +36,11 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
         return _impossible(setting, outcome, elapsed)
     candidates = _distinct(chosen)
     plans = [evaluate_plan(setting.problem, c.plan) for c in candidates]
-    draws = draw(plans, [c.score for c in candidates], setting.machine, network_spread=_network_spread(setting.system))
+    timed, delaying = PASSES[setting.phase]
+    uses = kernels_in_use(setting, candidates[0].plan, timed)
+    others = kernels_in_use(setting, candidates[0].plan, delaying) if delaying else {}
+    scores, spread = [c.score for c in candidates], _network_spread(setting.system)
+    draws = draw(plans, scores, uses, others, network_spread=spread)
     best = replace(plans[0], interval=draws.interval)
     rivals = tuple(
         _rival(best, plan, c.score / candidates[0].score) for plan, c in zip(plans[1:], candidates[1:], strict=True)
@@ -52,8 +59,8 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
         pareto=_pareto(setting, outcome),
         pareto_axes=_pareto_axes(setting),
         certificate=certificate,
-        assumptions=assumptions(setting, best),
-        provenance=provenance(setting),
+        assumptions=assumptions(setting, best, uses),
+        provenance=provenance(setting, uses),
     )
 
 

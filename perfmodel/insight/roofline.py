@@ -17,7 +17,7 @@ from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
 from perfmodel.phases.training import settle_training
 from perfmodel.techniques.settled import Plan, Settled
 
-__all__ = ["PHASES", "OperatorRow", "Roof", "Roofline", "rooflines"]
+__all__ = ["PHASES", "OperatorRow", "Roof", "Roofline", "call_engine", "pass_calls", "rooflines"]
 
 PHASES = {"training": ("training",), "serving": ("prefill", "decode")}
 """Phases of each kind of workload."""
@@ -107,7 +107,8 @@ def rooflines(setting: Setting, x: Plan, phase: str | None = None) -> tuple[Roof
     return tuple(_pass(setting, x, name) for name in known if phase in (None, name))
 
 
-def _pass(setting: Setting, x: Plan, phase: str) -> Roofline:
+def pass_calls(setting: Setting, x: Plan, phase: str) -> tuple[list[tuple[Call, float]], Settled, Machine, str]:
+    """Calls of one pass of a plan and how often each is run; its record, the machine, and what the pass is."""
     problem = setting.problem
     arguments = (problem.techniques, problem.situation, problem.network, problem.framework)
     if phase == "training":
@@ -117,6 +118,11 @@ def _pass(setting: Setting, x: Plan, phase: str) -> Roofline:
         s, machine = settle_passes(x, *arguments)[phase], problem.machine
         calls = _serving_calls(s)
         what = "one prompt" if phase == "prefill" else "one token for every sequence of the batch"
+    return calls, s, machine, what
+
+
+def _pass(setting: Setting, x: Plan, phase: str) -> Roofline:
+    calls, s, machine, what = pass_calls(setting, x, phase)
     rows = _merged(calls, s, machine)
     seconds = sum(r.seconds for r in rows)
     rows = [r._replace(share=r.seconds / seconds) for r in rows]
@@ -166,10 +172,11 @@ def _merged(calls: Sequence[tuple[Call, float]], s: Settled, machine: Machine) -
     for call, count in calls:
         if count > 0.0:
             groups.setdefault((_name(call), _sizes(call)), []).append((call, count))
-    return [_row(name, sizes, group, _engine(group[0][0], s, machine)) for (name, sizes), group in groups.items()]
+    return [_row(name, sizes, group, call_engine(group[0][0], s, machine)) for (name, sizes), group in groups.items()]
 
 
-def _engine(call: Call, s: Settled, machine: Machine) -> Engine:
+def call_engine(call: Call, s: Settled, machine: Machine) -> Engine:
+    """Engine that runs a call: that of the plan for attention to the cache, else the main one."""
     core = call.component == "attention core" and call.work.operator in DECODE_OPERATORS
     return machine.engine(s.layout.attention_engine if core else "main")
 

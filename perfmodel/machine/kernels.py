@@ -43,7 +43,7 @@ from perfmodel.operators.formats import storage
 from perfmodel.operators.work import Work
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["OPERATORS", "kernel_lower_bound", "kernel_time", "waves"]
+__all__ = ["OPERATORS", "kernel_constants", "kernel_lower_bound", "kernel_time", "waves"]
 
 PARTIAL_BYTES = 4.0
 """A partial sum of a split reduction, in fp32 [B]."""
@@ -77,7 +77,7 @@ def kernel_time(work: Work, engine: Engine) -> KernelTime:
     UnsupportedFormat
         If the engine has no unit for the format or a wider one.
     """
-    time, constants = _TIMES[work.operator], _constants(work, engine)
+    time, constants = _TIMES[work.operator], kernel_constants(work, engine)
     kernel = time(work, engine)
     for rival in constants.rivals:
         other = time(work, engine.calibrated(work.operator, work.kernels or work.format, rival))
@@ -98,7 +98,8 @@ def kernel_lower_bound(work: Work, engine: Engine) -> Seconds:
     return maximum(work.flops / peak, work.io_lower_bound(engine.cache) / engine.bandwidth)
 
 
-def _constants(work: Work, engine: Engine) -> Constants:
+def kernel_constants(work: Work, engine: Engine) -> Constants:
+    """Constants that a time of ``work`` on ``engine`` is made with."""
     return engine.constant(work.operator, work.kernels or work.format)
 
 
@@ -134,7 +135,7 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
 
     ``T_tiles`` is waves times (steps of the reduction loop, none shorter than its latency floor, plus fill and drain).
     """
-    c = _constants(work, engine)
+    c = kernel_constants(work, engine)
     m, n, k, batch = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     memory = _memory_time(work, engine, c)
@@ -178,7 +179,7 @@ def _attention(work: Work, engine: Engine) -> KernelTime:
     ``T_tiles`` is waves of tiles of 128 query rows, each with the keys its rows see on average; a sliding window is
     widened by whole blocks.
     """
-    c = _constants(work, engine)
+    c = kernel_constants(work, engine)
     queries, keys, width, heads = work.shape
     rate = engine.peak(work.format) * c.compute_fraction / engine.units
     tiles = ceil(queries / ATTENTION_TILE)
@@ -203,7 +204,7 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
     ``T_blocks`` is waves of (blocks of 64 keys of one split, none faster than its latency, plus fill and drain), and
     never less than the arithmetic.
     """
-    c = _constants(work, engine)
+    c = kernel_constants(work, engine)
     _, keys, width, heads = work.shape
     memory = _memory_time(work, engine, c)
     arithmetic = work.flops / (engine.peak(work.format) * c.compute_fraction)
@@ -223,7 +224,7 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
 
 def _moe(work: Work, engine: Engine) -> KernelTime:
     """Two grouped products, each the best tile of a library, and what routing adds to them."""
-    c, routed = _constants(work, engine), work.routed
+    c, routed = kernel_constants(work, engine), work.routed
     if routed is None:
         raise ValueError("work of fused experts says how its tokens are routed")
     rows, width, hidden, _ = work.shape
@@ -254,7 +255,7 @@ def _moe(work: Work, engine: Engine) -> KernelTime:
 
 
 def _elementwise(work: Work, engine: Engine) -> KernelTime:
-    c = _constants(work, engine)
+    c = kernel_constants(work, engine)
     memory = _memory_time(work, engine, c)
     compute = work.flops / engine.vector_peak()
     row = work.shape.n * (c.row_step / 1024.0)
@@ -262,7 +263,7 @@ def _elementwise(work: Work, engine: Engine) -> KernelTime:
 
 
 def _scan(work: Work, engine: Engine) -> KernelTime:
-    c = _constants(work, engine)
+    c = kernel_constants(work, engine)
     memory = _memory_time(work, engine, c)
     compute = work.flops / (engine.vector_peak() * c.compute_fraction)
     return KernelTime(c.launch + smooth_maximum(memory, compute), compute, memory, c.launch)
