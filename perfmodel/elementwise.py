@@ -20,6 +20,7 @@ __all__ = [
     "choose",
     "clamp",
     "exp",
+    "expm1",
     "floor",
     "is_symbol",
     "least",
@@ -87,6 +88,8 @@ sqrt = _elementwise(math.sqrt, np.sqrt, lambda sp, x: sp.sqrt(x))
 """Square root."""
 exp = _elementwise(math.exp, np.exp, lambda sp, x: sp.exp(x))
 """Natural exponential."""
+expm1 = _elementwise(math.expm1, np.expm1, lambda sp, x: sp.exp(x) - 1)
+"""Natural exponential less one, exact near zero."""
 where = _elementwise(
     lambda condition, yes, no: yes if condition else no,
     np.where,

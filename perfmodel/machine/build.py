@@ -7,12 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perfmodel.elementwise import Scalar
-from perfmodel.errors import UnknownName
+from perfmodel.errors import SpecError, UnknownName
 from perfmodel.machine.engine import Constants, Engine, MemoryLevel
 from perfmodel.machine.measured import PlanConstants
+from perfmodel.machine.power import Draw, clock_under_cap
+from perfmodel.machine.reliability import Failures
 from perfmodel.specs.facts import Fact
-from perfmodel.specs.hardware import Device
+from perfmodel.specs.hardware import Cluster, Device
 from perfmodel.specs.kernels import KernelConstants
+from perfmodel.specs.operation import DevicePower, Reliability
 from perfmodel.specs.system import System
 from perfmodel.units import Bytes, BytesPerSecond, Watts
 
@@ -37,7 +40,10 @@ class Machine:
     per_node : main engines per node.
     host_link : host to device bandwidth, one direction, per device [B/s].
     storage_read, storage_write : node storage bandwidth per device [B/s].
+    file_read, file_write : shared storage: bandwidth of the machine, and of one device [B/s].
+    failures : rates and repair times.
     node_power : power of a node beside its main engines, per device [W].
+    provisioned : power that the facility provides for a main engine: its limit, whatever cap is set [W].
     price : rental per device and second, ``None`` where unknown [USD/s].
     """
 
@@ -50,7 +56,11 @@ class Machine:
     host_link: BytesPerSecond | None = None
     storage_read: BytesPerSecond | None = None
     storage_write: BytesPerSecond | None = None
+    file_read: tuple[BytesPerSecond, BytesPerSecond] = (float("inf"), float("inf"))
+    file_write: tuple[BytesPerSecond, BytesPerSecond] = (float("inf"), float("inf"))
+    failures: Failures = Failures()
     node_power: Watts = 0.0
+    provisioned: Watts = 0.0
     price: Scalar | None = None
     pue: Scalar = 1.0
     carbon: Scalar | None = None
@@ -131,22 +141,54 @@ def build_engine(
         levels.append(MemoryLevel(level, memory.capacity.value * per * count, bandwidth, per * count))
     last = device.memory[levels[-1].name]
     power = device.power
+    clock = clock_of(power)
     return Engine(
         name=name,
         device=device.name,
         units=units * count,
-        matrix={f: rate.value * count for f, rate in device.peak.matrix.items()},
-        vector={f: rate.value * count for f, rate in device.peak.vector.items()},
+        matrix={f: rate.value * count * clock for f, rate in device.peak.matrix.items()},
+        vector={f: rate.value * count * clock for f, rate in device.peak.vector.items()},
         memories=tuple(levels),
         constants=PlanConstants(device, _merged(device, defaults.get(device.device_class, {})), kernels),
         formats=frozenset(device.formats),
         runs=frozenset(device.runs),
-        power=(power.limit.value if power else 0.0) * count,
-        idle_power=((power.idle.value if power.idle else 0.15 * power.limit.value) if power else 0.0) * count,
+        draw=draw_of(power, count),
+        clock=clock,
         sustained=power.sustained.value if power and power.sustained else 1.0,
         link=link,
         tier=last.shares or tier or levels[-1].name,
     )
+
+
+def clock_of(power: DevicePower | None) -> float:
+    """Share of the clock that a power cap leaves to work that would draw the limit [1].
+
+    Raises
+    ------
+    SpecError
+        If the cap leaves nothing to work with.
+    """
+    if power is None or power.cap is None or power.exponent is None:
+        return 1.0
+    idle = _value(power.idle) or 0.0
+    if power.cap.value <= idle:
+        raise SpecError("the cap leaves nothing above the idle power", field="accelerator.power.cap",
+                        found=power.cap.text, allowed=f"more than {idle:g} W")  # fmt: skip
+    return float(clock_under_cap(power.cap.value, idle, power.limit.value, power.exponent.value))
+
+
+def draw_of(power: DevicePower | None, count: float = 1.0) -> Draw:
+    """What a device draws; under a cap the floor falls with the clock, and nothing exceeds the cap."""
+    if power is None:
+        return Draw()
+    limit, idle = power.limit.value, _value(power.idle) or 0.0
+    most = limit if power.cap is None else min(limit, power.cap.value)
+    active = max(idle, limit * (_value(power.active_fraction) or 0.0))
+    active = idle + (active - idle) * (most - idle) / (limit - idle) if limit > idle else idle
+    memory = min(limit * (_value(power.memory_fraction) or 1.0), most)
+    network = limit * (_value(power.network_fraction) or 0.0)
+    watts = (idle, active, most - active, max(memory - active, 0.0), network, most)
+    return Draw(*(w * count for w in watts))
 
 
 def build_machine(system: System, kernels: str = "") -> Machine:
@@ -193,8 +235,42 @@ def build_machine(system: System, kernels: str = "") -> Machine:
         host_link=host_link,
         storage_read=node.storage.read.value / per_node if node.storage else None,
         storage_write=node.storage.write.value / per_node if node.storage else None,
+        file_read=_shared(cluster, "read"),
+        file_write=_shared(cluster, "write"),
+        failures=_failures(cluster),
+        provisioned=system.accelerator.power.limit.value if system.accelerator.power else 0.0,
         node_power=node.power_overhead.value / per_node if node.power_overhead else 0.0,
         price=_value(price),
         pue=_value(cluster.pue) or 1.0,
         carbon=_value(cluster.carbon),
+    )
+
+
+def _shared(cluster: Cluster, way: str) -> tuple[float, float]:
+    """Shared storage: bandwidth of the machine, and of one device [B/s]."""
+    system = cluster.file_system
+    if system is None:
+        return float("inf"), float("inf")
+    rate = float(getattr(system, way).value)
+    return (rate, float("inf")) if system.per == "machine" else (float("inf"), rate / cluster.node.accelerator.count)
+
+
+def _failures(cluster: Cluster) -> Failures:
+    """Failure rates from mean times; a machine of one device has no links outside it."""
+    known = cluster.reliability or Reliability()
+    interfaces, below = 0.0, 1.0
+    for level in cluster.levels.values():
+        if level.nics is not None:
+            interfaces += level.nics.count.value / below
+        below *= level.members.value
+
+    def rate(mean: Fact | None) -> float:
+        return 1.0 / mean.value if mean is not None and mean.value > 0.0 else 0.0
+
+    return Failures(
+        device=rate(known.device_mtbf),
+        node=rate(known.node_mtbf),
+        links=interfaces * rate(known.link_mtbf),
+        detection=_value(known.detection) or 0.0,
+        restart=_value(known.restart) or 0.0,
     )

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, cast
 
 from perfmodel.elementwise import Scalar
 from perfmodel.errors import PerfmodelError
+from perfmodel.machine.power import Draw
 from perfmodel.operators.formats import VARIANTS
 from perfmodel.specs.kernels import STANDS_ON
-from perfmodel.units import Bytes, BytesPerSecond, FlopsPerSecond, Seconds, Watts
+from perfmodel.units import Bytes, BytesPerSecond, FlopsPerSecond, Seconds
 
 __all__ = ["SUBSTITUTES", "Constants", "Engine", "KernelTime", "MemoryLevel", "UnsupportedFormat"]
 
@@ -117,7 +118,8 @@ class Engine:
     constants : by (operator, format); ``any`` stands for every format without its own.
     formats : weight formats multiplied without a separate unpacking pass.
     runs : operator classes it executes.
-    power, idle_power : limit and idle [W].
+    draw : electrical power by what it does.
+    clock : share of the clock that a power cap leaves; already in ``matrix`` and ``vector`` [1].
     link : bandwidth of the link to the main engine, ``None`` when it shares that engine's memory [B/s].
     """
 
@@ -130,8 +132,8 @@ class Engine:
     constants: Mapping[tuple[str, str], Constants] = field(default_factory=dict)
     formats: frozenset[str] = frozenset()
     runs: frozenset[str] = frozenset()
-    power: Watts = 0.0
-    idle_power: Watts = 0.0
+    draw: Draw = Draw()
+    clock: Scalar = 1.0
     link: BytesPerSecond | None = None
     tier: str = "hbm"
     """Name of the memory tier its last memory is; two engines that share memory name the same tier."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.elementwise import Scalar, maximum, minimum, where
+from perfmodel.machine.power import Use
 from perfmodel.techniques.base import Term
 from perfmodel.units import Seconds
 
@@ -44,6 +45,10 @@ class Node(Protocol):
         """Rows whose exposed seconds sum to ``elapsed`` (numbers only)."""
         ...
 
+    def use(self) -> Use:
+        """Seconds for which compute units, memory and links are busy, hidden or not [s]."""
+        ...
+
 
 def add_up(values: Sequence[Scalar]) -> Scalar:
     """Sum, smallest shapes first, so that few additions run at full size."""
@@ -51,6 +56,12 @@ def add_up(values: Sequence[Scalar]) -> Scalar:
     for value in sorted(values, key=np.size):
         total = total + value
     return total
+
+
+def _use_of(terms: Sequence[Term]) -> Use:
+    """Seconds for which terms keep compute units, memory and links busy [s]."""
+    links = add_up([t.seconds for t in terms if t.resource == "network"])
+    return Use(add_up([t.compute for t in terms]), add_up([t.memory for t in terms]), links)
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,10 @@ class Serial:
     def exposed(self) -> list[Exposure]:
         """All rows of the children."""
         return [row for c in self.children for row in c.exposed()]
+
+    def use(self) -> Use:
+        """Sum of the children [s]."""
+        return reduce(Use.plus, (c.use() for c in self.children), Use())
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,10 @@ class Times:
         """Rows of the child, scaled."""
         return [row.scaled(self.count) for row in self.child.exposed()]
 
+    def use(self) -> Use:
+        """``count`` times the child [s]."""
+        return self.child.use().scaled(self.count)
+
 
 @dataclass(frozen=True)
 class Longest:
@@ -110,6 +129,15 @@ class Longest:
         """Rows of the slowest child."""
         return max(self.children, key=lambda c: c.elapsed()).exposed()
 
+    def use(self) -> Use:
+        """Use of the slowest child [s]."""
+        slowest, found = self.children[0].elapsed(), self.children[0].use()
+        for child in self.children[1:]:
+            longer = child.elapsed() > slowest
+            found = Use(*(where(longer, b, a) for a, b in zip(found, child.use(), strict=True)))
+            slowest = maximum(slowest, child.elapsed())
+        return found
+
 
 @dataclass(frozen=True)
 class Idle:
@@ -125,6 +153,10 @@ class Idle:
     def exposed(self) -> list[Exposure]:
         """One row on resource ``idle``."""
         return [Exposure(self.name, "idle", self.seconds, 0.0)]
+
+    def use(self) -> Use:
+        """Nothing is busy."""
+        return Use()
 
 
 @dataclass(frozen=True)
@@ -202,6 +234,10 @@ class Slot:
             rows.append(Exposure("overlap interference", "main", slowdown, 0.0))
         return rows
 
+    def use(self) -> Use:
+        """What its terms use, once per item [s]."""
+        return _use_of(self.terms).scaled(self.items)
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -228,3 +264,7 @@ class Beside:
         busy, out = self._busy(), self.elapsed()
         share = out / busy if busy else 0.0
         return [Exposure(t.name, t.resource, t.seconds * share, t.seconds, t.bound) for t in self.terms]
+
+    def use(self) -> Use:
+        """What its terms use [s]."""
+        return _use_of(self.terms)

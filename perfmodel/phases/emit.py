@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -64,14 +65,28 @@ def call_terms(
                 replayed=replayed,
                 bound=kernel_lower_bound(call.work, engine) * call.share * scale,
                 core=call.region == "attention core",
+                compute=kernel.compute * factor if engine.name == "main" else 0.0,
+                memory=kernel.memory * factor if engine.name == "main" else 0.0,
             )
         )
     return terms
 
 
-def gathered(terms: Iterable[Term]) -> list[Term]:
-    """Terms that composition cannot tell apart added up, their names and bounds dropped: what a mesh needs of them."""
-    sums: dict[Term, list[Scalar]] = {}
+def gathered(terms: Iterable[Term], expand: Callable[[Any], Any], *, power: bool = False) -> list[Term]:
+    """Terms that composition cannot tell apart added up, their names and bounds dropped: what a mesh needs of them.
+
+    Parameters
+    ----------
+    terms : of distinct sizes.
+    expand : from distinct sizes to the mesh.
+    power : keep how busy compute units and memory are, too.
+    """
+    sums: dict[Term, list[Term]] = {}
     for term in terms:
-        sums.setdefault(term._replace(name="", seconds=0.0, bound=0.0), []).append(term.seconds)
-    return [kind._replace(seconds=add_up(seconds)) for kind, seconds in sums.items()]
+        kind = term._replace(name="", seconds=0.0, bound=0.0, compute=0.0, memory=0.0)
+        sums.setdefault(kind, []).append(term)
+    fields = ("seconds", "compute", "memory") if power else ("seconds",)
+    return [
+        kind._replace(**{f: expand(add_up([getattr(t, f) for t in alike])) for f in fields})
+        for kind, alike in sums.items()
+    ]

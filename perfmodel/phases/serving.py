@@ -282,10 +282,12 @@ def evaluate_passes(
     network: Network,
     framework: Mapping[str, float],
     memo: Memo[list[Term]] | None = None,
+    *,
+    power: bool = False,
 ) -> Passes:
     """Evaluate the passes of one replica plan, or of a whole mesh of plans at once.
 
-    The batch ``x.batch`` is that of the whole replica.
+    The batch ``x.batch`` is that of the whole replica; ``power`` follows how busy compute units and memory are.
     """
     memo = memo or Memo()
     terms: dict[str, list[Term]] = {}
@@ -295,7 +297,7 @@ def evaluate_passes(
         small, expand = collapse(s.sizes)
         key = (part.name, s.layout.attention_engine, small)
         own = memo.get(key, partial(_pass_terms, replace(s, sizes=small), machine, framework))
-        own = [t._replace(seconds=expand(t.seconds)) for t in gathered(own)] if expand else list(own)
+        own = gathered(own, expand, power=power) if expand else list(own)
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]

@@ -45,8 +45,6 @@ class Step:
     seconds: Seconds
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
-    busy: Seconds = 0.0
-    """Time in which the busiest stage works [s]."""
     terms: tuple[Term, ...] = field(repr=False, default=())
 
 
@@ -140,9 +138,9 @@ def _update_terms(s: Settled, machine: Machine) -> list[Term]:
     own = (1.0 - s.layout.optimizer_off) * owned
     traffic = 2.0 * s.optimizer_bytes + s.gradients_bytes + s.weights_bytes
     work = optimizer_update(own, bytes_per_parameter=traffic)
-    seconds = kernel_time(work, machine.main).seconds
+    kernel = kernel_time(work, machine.main)
     bound = kernel_lower_bound(work, machine.main)
-    return [Term("optimizer", "update", machine.main.tier, seconds, bound=bound)]
+    return [Term("optimizer", "update", machine.main.tier, kernel.seconds, bound=bound, memory=kernel.memory)]
 
 
 def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
@@ -153,6 +151,8 @@ def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
             name=t.name if t.lane != "main" else "recomputation",
             slot="layer_backward",
             seconds=t.seconds * (core if t.core else replay),
+            compute=t.compute * (core if t.core else replay),
+            memory=t.memory * (core if t.core else replay),
             bound=0.0,
         )
         for t in terms
@@ -172,8 +172,8 @@ def one_forward_one_backward(stage: Seconds, every_stage: Seconds, s: Settled) -
     return maximum(every_stage - stage, 0.0) / s.layout.virtual_stages
 
 
-def step_tree(s: Settled, terms: Sequence[Term]) -> tuple[Node, Seconds]:
-    """Composition of one step (layers in stages, stages in a pipeline, what comes once) and its busy time."""
+def step_tree(s: Settled, terms: Sequence[Term]) -> Node:
+    """Composition of one step: layers in stages, stages in a pipeline, what comes once."""
     framework = s.framework or {}
     by_slot: dict[str, list[Term]] = {}
     for term in terms:
@@ -204,9 +204,8 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> tuple[Node, Seconds]:
         Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches),
     ]
     step = Serial(tuple(parts))
-    busy = s.micro_batches * busiest.elapsed()
     outer = tuple(_outer(t, step) for t in by_slot.get("outer", ()))
-    return (Serial((*parts, *outer)) if outer else step), busy
+    return Serial((*parts, *outer)) if outer else step
 
 
 def _syncs(terms: Sequence[Term], window: Seconds, hidden: Scalar) -> list[Node]:
@@ -291,6 +290,8 @@ def evaluate_training(
     network: Network,
     framework: Mapping[str, float],
     memo: Memo[list[Term]] | None = None,
+    *,
+    power: bool = False,
 ) -> Step:
     """Evaluate one plan, or a whole mesh of plans at once.
 
@@ -301,6 +302,7 @@ def evaluate_training(
     situation, machine, network : what the plan runs on.
     framework : behaviour constants of the training software, in base units.
     memo : remembers operator terms between slabs that share sizes.
+    power : follow how busy compute units and memory are, for a whole mesh too.
     """
     ring_only = framework.get("ring_only", 0.0) > 0.0
     network = network.in_job(framework.get("collective_share", 1.0), ring_only=ring_only)
@@ -308,7 +310,7 @@ def evaluate_training(
     small, expand = collapse(settled.sizes)
     loaded = machine.under_load()
     operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), loaded))
-    operators = [t._replace(seconds=expand(t.seconds)) for t in gathered(operators)] if expand else operators
+    operators = gathered(operators, expand, power=power) if expand else operators
     technique_terms: list[Term] = []
     lines: list[Line] = []
     for technique in techniques:
@@ -316,10 +318,10 @@ def evaluate_training(
         lines += technique.memory(x, settled, machine)
     terms = [*operators, *technique_terms, *_update_terms(settled, machine)]
     terms += _replays(settled, terms)
-    tree, busy = step_tree(settled, terms)
+    tree = step_tree(settled, terms)
     ledgers = {
         "first": _ledger(settled, machine, lines, first=True, framework=framework),
         "last": _ledger(settled, machine, lines, first=False, framework=framework),
     }
     ratios.update(memory_ratios(ledgers, machine))
-    return Step(settled, tree, tree.elapsed(), ledgers, ratios, busy, tuple(terms))
+    return Step(settled, tree, tree.elapsed(), ledgers, ratios, tuple(terms))

@@ -19,7 +19,7 @@ from perfmodel.report.words import (
 )
 from perfmodel.solver.result import Answer, EvaluatedPlan, Rejected, Rival
 from perfmodel.specs.workload import ServingWorkload, TrainingWorkload
-from perfmodel.units import format_bytes, format_count, format_number, format_seconds
+from perfmodel.units import format_bytes, format_count, format_number, format_rate, format_seconds
 
 __all__ = [
     "bound_sentence",
@@ -41,8 +41,8 @@ __all__ = [
 def verdict(view: View, plan: EvaluatedPlan, *, use: str = "Use ") -> list[str]:
     """What to use and how fast it is; then what that means for the run or the service."""
     if isinstance(view.workload, TrainingWorkload):
-        return [_training(view, plan, use), _run(view, plan)]
-    return [_serving(view, plan, use), _service(view, plan)]
+        return [_training(view, plan, use), _run(view, plan), *failures(plan), *power(view, plan)]
+    return [_serving(view, plan, use), _service(view, plan), *power(view, plan)]
 
 
 def _number(plan: EvaluatedPlan, name: str) -> float:
@@ -72,18 +72,49 @@ def _training(view: View, plan: EvaluatedPlan, use: str) -> str:
 def _run(view: View, plan: EvaluatedPlan) -> str:
     workload = view.workload
     tokens = f"{format_count(workload.tokens)} tokens" if isinstance(workload, TrainingWorkload) else "The run"
-    parts = [format_seconds(_number(plan, "run_days") * 86400)]
+    days = format_seconds(_number(plan, "run_days") * 86400)
+    expected = format_seconds(_number(plan, "expected_days") * 86400)
+    parts = [days if expected == days else f"{expected} with failures ({days} without)"]
     if view.per_node > 1:
-        parts.append(f"{format_count(_number(plan, 'run_node_hours'))} node-hours")
-    parts.append(f"{format_count(_number(plan, 'run_device_hours'))} {view.noun}-hours")
-    energy = _number(plan, "run_energy_mwh")
+        parts.append(f"{format_count(_number(plan, 'expected_node_hours'))} node-hours")
+    parts.append(f"{format_count(_number(plan, 'expected_device_hours'))} {view.noun}-hours")
+    energy = _number(plan, "expected_energy_mwh")
     parts.append(f"{format_number(energy)} MWh" if energy >= 0.1 else f"{format_number(energy * 1e3)} kWh")
-    cost = plan.metrics.get("run_cost_usd")
+    cost = plan.metrics.get("expected_cost_usd")
     parts.append(dollars(cost) if cost is not None else "price unknown (--set price='2 USD/h')")
-    carbon = plan.metrics.get("run_co2_tonnes")
+    carbon = plan.metrics.get("expected_co2_tonnes")
     if carbon is not None:
         parts.append(f"{format_number(carbon)} t CO2")
     return f"{tokens}: " + ", ".join(parts) + "."
+
+
+def failures(plan: EvaluatedPlan) -> list[str]:
+    """How often the job is interrupted, what the best checkpoint interval is, and where the time goes."""
+    found = plan.interruptions
+    if not found or not math.isfinite(found["mtbf_seconds"]):
+        return []
+    lost = ", ".join(
+        f"{percent(found[share], 1)} {what}"
+        for share, what in (("checkpoint_share", "checkpoints"), ("repair_share", "repairs"), ("redo_share", "redone"))
+    )
+    size = format_bytes(found["checkpoint_bytes"])
+    every = format_seconds(found["interval_seconds"])
+    return [
+        f"Goodput {percent(found['goodput'], 1)}: a failure every {format_seconds(found['mtbf_seconds'])}, "
+        f"{size} saved in {format_seconds(found['write_seconds'])} every {every}; {lost}."
+    ]
+
+
+def power(view: View, plan: EvaluatedPlan) -> list[str]:
+    """Average power and what draws it, peak, and what the same provision would carry."""
+    total = _number(plan, "average_power_kw")
+    if not plan.power or not total or view.system.accelerator.power is None:
+        return []
+    parts = sorted(((w, n) for n, w in plan.power.items() if w >= 0.01 * total), reverse=True)
+    text = ", ".join(f"{n} {percent(w / total)}" for w, n in parts)
+    peak, room = _number(plan, "peak_power_kw"), _number(plan, "power_headroom")
+    more = f", room for {percent(room)} more under the same supply" if room >= 0.005 else ""
+    return [f"{format_rate(total * 1e3, 'W')} on average ({text}); peak {format_rate(peak * 1e3, 'W')}{more}."]
 
 
 def _serving(view: View, plan: EvaluatedPlan, use: str) -> str:

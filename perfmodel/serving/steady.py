@@ -101,9 +101,11 @@ def evaluate_serving(
     network: Network,
     framework: Mapping[str, float],
     memo: Memo[list[Term]] | None = None,
+    *,
+    power: bool = False,
 ) -> Replica:
-    """Evaluate one replica plan under load, or a whole mesh of plans at once."""
-    passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo)
+    """Evaluate one replica plan under load, or a whole mesh of plans at once; ``power`` as in the passes."""
+    passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo, power=power)
     return _under_load(passes, x.batch, situation, framework)
 
 

@@ -10,15 +10,25 @@ from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer
 from perfmodel.phases.compose import Exposure
 from perfmodel.phases.training import Step
 from perfmodel.serving.steady import Replica
-from perfmodel.solver.problems import ServingProblem, TrainingProblem, energy_per_second
+from perfmodel.solver.problems import ServingProblem, TrainingProblem
 from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
+from perfmodel.solver.running import (
+    device_power,
+    expected_metrics,
+    headroom,
+    interruptions,
+    plan_power,
+    prefill_share,
+    run_metrics,
+    serving_peak,
+    serving_power,
+    training_power,
+)
 from perfmodel.specs.architecture import Architecture
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["evaluate_plan", "model_flops_per_token", "term_rows"]
-
-HOUR = 3600.0
 
 
 def term_rows(exposures: Sequence[Exposure]) -> tuple[TermRow, ...]:
@@ -111,28 +121,22 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
     rows = term_rows(exposures)
     tokens = workload.global_batch
     flops = 3.0 * model_flops_per_token(problem.situation.architecture, workload.sequence)
-    peak = machine.main.peak(workload.recipe.compute)
-    steps = workload.tokens / tokens
-    busy = min(float(step.busy) / seconds, 1.0)
-    power = energy_per_second(machine, busy) * devices
+    peak = machine.main.peak(workload.recipe.compute) / machine.main.clock
     extra = float(step.settled.layout.extra_steps)
-    run_seconds = seconds * steps * (1.0 + extra)
-    device_hours = devices * run_seconds / HOUR
-    price = None if machine.price is None else machine.price * HOUR
-    energy = power * run_seconds / 3.6e9
+    run_seconds = seconds * workload.steps * (1.0 + extra)
+    shares = training_power(machine, step)
+    power = plan_power(machine, shares, devices)
+    failures = interruptions(machine, step, workload, devices)
     metrics: dict[str, float | None] = {
         "step_seconds": seconds,
         "tokens_per_second": tokens / seconds,
         "tokens_per_second_per_device": tokens / seconds / devices,
         "mfu": tokens / seconds * flops / (devices * peak),
-        "run_days": run_seconds / 86400.0,
-        "run_device_hours": device_hours,
-        "run_node_hours": device_hours / machine.per_node,
-        "run_energy_mwh": energy,
-        "run_cost_usd": None if price is None else device_hours * price,
-        "run_co2_tonnes": None if machine.carbon is None else energy * machine.carbon,
+        **run_metrics(machine, devices, run_seconds, sum(power.values())),
+        **expected_metrics(machine, devices, run_seconds, sum(power.values()), failures),
         "micro_batches": float(step.settled.micro_batches),
-        "average_power_kw": power / 1e3,
+        "average_power_kw": sum(power.values()),
+        **headroom(machine, devices, machine.main.draw.limit),
     }
     return EvaluatedPlan(
         columns=dict(vars(x)),
@@ -149,6 +153,8 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
         interval=_basis("not drawn"),
         quality=_published(step.settled),
         constraints={n: float(r) for n, r in step.ratios.items()},
+        power=power,
+        interruptions={n: float(v) for n, v in failures._asdict().items()},
     )
 
 
@@ -183,10 +189,9 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
     per_device = output / float(replica.devices)
     price = machine.price
     duration = float(replica.ttft) + (workload.output - 1) * float(replica.tpot)
-    busy = min(float(replica.pass_seconds) / max(float(replica.tpot), 1e-12), 1.0)
-    power = energy_per_second(machine, busy)
+    shares = serving_power(machine, replica, min(rate / float(replica.rate), 1.0))
+    power = plan_power(machine, shares, devices)
     dollars = None if price is None else price / per_device * 1e6
-    prefill_share = _prefill_share(replica)
     rows = term_rows(replica.decode.exposed())
     metrics: dict[str, float | None] = {
         "ttft_seconds": float(replica.ttft),
@@ -202,9 +207,11 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         "devices_per_replica": float(replica.devices),
         "batch_per_replica": float(x.batch),
         "usd_per_million_output_tokens": dollars,
-        "joules_per_output_token": power / per_device,
+        "joules_per_output_token": float(device_power(machine, shares)) / per_device,
         "kv_tokens_capacity": _kv_capacity(replica, machine.tiers),
-        "prefill_share": prefill_share,
+        "prefill_share": float(prefill_share(replica)),
+        "average_power_kw": sum(power.values()),
+        **headroom(machine, devices, serving_peak(machine, replica, replicas)),
     }
     bound = _pass_bound(replica)
     return EvaluatedPlan(
@@ -223,13 +230,8 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         quality=_published(s),
         constraints={n: float(r) for n, r in replica.ratios.items()},
         extra_terms={"prefill": term_rows(replica.prefill.exposed())},
+        power=power,
     )
-
-
-def _prefill_share(replica: Replica) -> float:
-    """Share of the device's time that prefills take [1]."""
-    stall = float(replica.tpot) - float(replica.pass_seconds) / float(replica.settled.layout.tokens_per_pass)
-    return max(stall, 0.0) / float(replica.tpot)
 
 
 def _kv_capacity(replica: Replica, tiers: Mapping[str, float]) -> float:

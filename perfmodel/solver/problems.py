@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perfmodel.elementwise import Scalar, ceil, minimum
+from perfmodel.elementwise import Scalar, ceil
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import check_passes
 from perfmodel.phases.training import Step, check_training, evaluate_training
 from perfmodel.serving.steady import Replica, evaluate_serving
+from perfmodel.solver.running import device_power, serving_power, training_power
 from perfmodel.solver.search import Judged
 from perfmodel.techniques.base import Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
 
-__all__ = ["OBJECTIVES", "ServingProblem", "TrainingProblem", "energy_per_second", "is_budget"]
+__all__ = ["OBJECTIVES", "ServingProblem", "TrainingProblem", "is_budget"]
 
 OBJECTIVES = ("time", "throughput", "cost", "energy")
 """What a search may minimise: time, device time, money, energy."""
@@ -25,12 +26,6 @@ OBJECTIVES = ("time", "throughput", "cost", "energy")
 def is_budget(name: str) -> bool:
     """Whether a constraint is spent (memory, latency, quality, load) rather than a matter of form."""
     return name.endswith("memory") or name in ("TTFT", "TPOT", "end-to-end", "quality", "rate")
-
-
-def energy_per_second(machine: Machine, busy: Scalar) -> Scalar:
-    """Power of one device with its share of the node, ``busy`` of the time at its limit, else idle [W]."""
-    main = machine.main
-    return machine.pue * (main.idle_power + (main.power - main.idle_power) * busy + machine.node_power)
 
 
 def _quality(settled: Settled, budget: float | None) -> Mapping[str, Scalar]:
@@ -64,8 +59,9 @@ class TrainingProblem:
 
     def evaluate(self, x: Plan) -> Step:
         """Full evaluation of one plan or a block."""
+        power = self.objective == "energy"
         return evaluate_training(
-            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo
+            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo, power=power
         )
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
@@ -84,8 +80,8 @@ class TrainingProblem:
         if self.objective == "time":
             return step.seconds
         if self.objective == "energy":
-            busy = minimum(step.busy / step.seconds, 1.0)
-            return x.devices * step.seconds * energy_per_second(self.machine, busy)
+            power = device_power(self.machine, training_power(self.machine, step))
+            return x.devices * step.seconds * power
         return x.devices * step.seconds
 
 
@@ -105,8 +101,9 @@ class ServingProblem:
 
     def evaluate(self, x: Plan) -> Replica:
         """Full evaluation of one replica plan or a block."""
+        power = self.objective == "energy"
         return evaluate_serving(
-            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo
+            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo, power=power
         )
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
@@ -130,15 +127,15 @@ class ServingProblem:
             budget["concurrency"] = x.batch * replicas / concurrency
         budget["machine size"] = devices / self.situation.devices
         form = {n: r for n, r in ratios.items() if not is_budget(n)}
-        return Judged(self._score(replica, devices, x), replica.devices, replica.tpot, budget, form)
+        return Judged(self._score(replica, devices), replica.devices, replica.tpot, budget, form)
 
-    def _score(self, replica: Replica, devices: Scalar, x: Plan) -> Scalar:
+    def _score(self, replica: Replica, devices: Scalar) -> Scalar:
         if self.objective == "time":
             return replica.ttft + (self.situation.workload.output - 1.0) * replica.tpot
         wanted = self.situation.workload.rate
         served = replica.rate if wanted is None else wanted
         per_request = devices / served
         if self.objective == "energy":
-            busy = minimum(replica.rate * replica.pass_seconds * self.situation.workload.output / x.batch, 1.0)
-            return per_request * energy_per_second(self.machine, busy)
+            load = 1.0 if wanted is None else wanted / (self.replicas(replica) * replica.rate)
+            return per_request * device_power(self.machine, serving_power(self.machine, replica, load))
         return per_request * (1.0 + 1e-6 * replica.tpot)

@@ -94,6 +94,8 @@ class EvaluatedPlan:
     quality : published relative loss of quality, ``None`` when unknown.
     constraints : demand / limit by name; legal up to 1.
     extra_terms : terms of further passes (prefill), by name.
+    power : average power by what draws it, of all devices with their nodes and the facility [kW].
+    interruptions : failures and checkpoints of a training run; seconds, bytes, and shares of the expected time.
     """
 
     columns: Mapping[str, Any]
@@ -111,6 +113,8 @@ class EvaluatedPlan:
     quality: float | None = 0.0
     constraints: Mapping[str, float] | None = None
     extra_terms: Mapping[str, tuple[TermRow, ...]] | None = None
+    power: Mapping[str, float] | None = None
+    interruptions: Mapping[str, float] | None = None
 
     @property
     def legal(self) -> bool:

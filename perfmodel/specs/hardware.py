@@ -19,13 +19,12 @@ from perfmodel.specs.facts import (
     Frequency,
     Number,
     Power,
-    Price,
-    Purchase,
     Rate,
     Ratio,
     Spec,
 )
 from perfmodel.specs.kernels import KernelConstants, Operator
+from perfmodel.specs.operation import ClusterPrice, DevicePower, DevicePrice, FileSystem, Reliability
 
 __all__ = [
     "DEVICE_CLASSES",
@@ -69,24 +68,6 @@ class Peak(Spec):
         if not self.matrix and not self.vector:
             raise ValueError("at least one rate is needed, e.g. matrix: {bf16: …}")
         return self
-
-
-class DevicePower(Spec):
-    """Electrical power of one device."""
-
-    limit: Power
-    """Board or package power limit [W]."""
-    idle: Power | None = None
-    sustained: Ratio | None = None
-    """Share of the matrix rate of short benchmarks that remains in hours of training, under the power limit [1]."""
-
-
-class DevicePrice(Spec):
-    """What a device costs."""
-
-    hour: Price | None = None
-    """Rental per device and hour."""
-    purchase: Purchase | None = None
 
 
 class Device(Spec):
@@ -233,13 +214,6 @@ class Node(Spec):
     """Node power beside the accelerators under load: host, memory, NICs, fans [W]."""
 
 
-class ClusterPrice(Spec):
-    """What the machine costs."""
-
-    device_hour: Price | None = None
-    """Per accelerator and hour."""
-
-
 class Software(Spec):
     """Frameworks whose behaviour is assumed on a machine unless the user names another."""
 
@@ -261,6 +235,8 @@ class Cluster(Spec):
     software: Software | None = None
     """What usually runs on this machine."""
     price: ClusterPrice | None = None
+    reliability: Reliability | None = None
+    file_system: FileSystem | None = None
     carbon: Number | None = None
     """Carbon intensity of the electricity [kg CO2 per kWh]."""
     pue: Number | None = None

@@ -82,6 +82,11 @@ def class_file() -> Path:
     return _shipped("hardware_specs") / "classes.yaml"
 
 
+def operation_file() -> Path:
+    """Return the file of what running a machine is taken to cost."""
+    return _shipped("hardware_specs") / "operation.yaml"
+
+
 def recipe_file() -> Path:
     """Return the file of training recipes."""
     return _package() / "specs" / "recipes.yaml"

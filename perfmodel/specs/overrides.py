@@ -33,7 +33,7 @@ SHORT_NAMES = {
     "nic_latency": "latency of the levels of a kind",
     "latency": "latency of all levels",
     "host_bandwidth": "link between host and accelerator",
-    "power_limit": "power limit of the accelerator",
+    "power_limit": "power cap of the accelerator: below its limit, clocks fall until the draw fits",
     "price": "rental per device and hour",
 }
 """Short names and what they change."""
@@ -145,8 +145,8 @@ def _expanded(system: System, short: str) -> list[str]:
         return [f"accelerator.peak.matrix.{name}" for name in system.accelerator.peak.matrix]
     if short in ("host_bandwidth", "host_link_bandwidth", "host_link"):
         return ["node.host.link" if system.cluster.node.host else "accelerator.host_link"]
-    if short in ("power_limit", "power"):
-        return ["accelerator.power.limit"]
+    if short in ("power_limit", "power_cap", "power"):
+        return ["accelerator.power.cap"]
     if short == "price":
         own = system.accelerator.price and system.accelerator.price.hour
         listed = system.cluster.price and system.cluster.price.device_hour
@@ -238,7 +238,9 @@ def _new_constants(steps: list[str], i: int) -> Any:
 
 
 def _inherited(system: System, device: Spec, steps: list[str]) -> Fact | None:
-    """Return the kernel constant that a device takes from its ``any`` or from its class."""
+    """Return the kernel constant that a device takes from its ``any`` or from its class; a cap that is the limit."""
+    if isinstance(device, Device) and steps == ["power", "cap"] and device.power is not None:
+        return device.power.limit
     if not isinstance(device, Device) or steps[0] != "kernels" or len(steps) != 4:
         return None
     _, operator, name, constant = steps

@@ -132,6 +132,13 @@ CLUSTER_RANGES: dict[str, tuple[str, Range]] = {
     "price.device_hour": ("USD/s", ("0.01 USD/h", "300 USD/h")),
     "carbon": ("1", ("0.001", "2")),
     "pue": ("1", ("1", "3")),
+    "reliability.device_mtbf": ("s", ("100 h", "100000000 h")),
+    "reliability.node_mtbf": ("s", ("10 h", "100000000 h")),
+    "reliability.link_mtbf": ("s", ("100 h", "10000000000 h")),
+    "reliability.detection": ("s", ("1 s", "30 d")),
+    "reliability.restart": ("s", ("1 s", "30 d")),
+    "file_system.write": ("B/s", ("0.01 GB/s", "1000 TB/s")),
+    "file_system.read": ("B/s", ("0.01 GB/s", "1000 TB/s")),
 }
 """What a cluster may say, by path; a zero of something that may be absent passes."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,17 @@ from pydantic import Field, model_validator
 
 from perfmodel.errors import UnknownName
 from perfmodel.specs.facts import Spec, fact
-from perfmodel.specs.hardware import Accelerator, Cluster, ClusterPrice, Device, DeviceClass, Node, check_sources
+from perfmodel.specs.hardware import Accelerator, Cluster, Device, DeviceClass, Node, check_sources
 from perfmodel.specs.kernels import KernelConstants, Operator
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import class_file, find_device, find_hardware
+from perfmodel.specs.operation import (
+    ClusterPrice,
+    completed_power,
+    completed_reliability,
+    operation_defaults,
+    sources_used,
+)
 from perfmodel.specs.plausible import check_cluster, check_device
 from perfmodel.specs.yamlfile import Document, read
 
@@ -81,9 +88,23 @@ def load_system(name: str | Path) -> System:
     document = read(find_hardware(name))
     if _is_device(document):
         device = _device(document)
-        return System(_cluster_of_one(device), device, None, {}, _class_constants(), (document.path,))
+        return _operated(System(_cluster_of_one(device), device, None, {}, _class_constants(), (document.path,)))
     cluster = parse(Cluster, document)
-    return _resolved(cluster, document)
+    return _operated(_resolved(cluster, document))
+
+
+def _operated(system: System) -> System:
+    """The machine with what its files leave out about failures, shared storage and power."""
+    defaults, device, cluster = operation_defaults(), system.accelerator, system.cluster
+    if device.power is not None:
+        power = completed_power(device.power, defaults)
+        sources = {**device.sources, **sources_used(defaults, power)}
+        device = device.model_copy(update={"power": power, "sources": sources})
+    reliability = completed_reliability(cluster.reliability, defaults)
+    storage = cluster.file_system or defaults.file_system
+    sources = {**cluster.sources, **sources_used(defaults, reliability, storage)}
+    found = {"reliability": reliability, "file_system": storage, "sources": sources}
+    return replace(system, accelerator=device, cluster=cluster.model_copy(update=found))
 
 
 def load_device(name: str | Path, base: Path | None = None) -> Device:

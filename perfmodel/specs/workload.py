@@ -135,6 +135,8 @@ class TrainingWorkload(Spec):
     """Tokens per optimizer step, over the whole machine."""
     tokens: Tokens
     """Tokens of the whole run."""
+    checkpoint_interval: Seconds | None = None
+    """Computing time between checkpoints; without it, the best for the machine's failures is taken [s]."""
     fused_attention: bool = True
     """Attention kernels that do not write scores to memory (FlashAttention)."""
     recipe: Recipe
@@ -268,6 +270,8 @@ def revise(workload: Workload, changes: Mapping[str, object]) -> Workload:
 def _written(workload: Workload) -> dict[str, Any]:
     """Return the workload as a file would say it, durations and rates with their units."""
     data: dict[str, Any] = {name: getattr(workload, name) for name in type(workload).model_fields}
+    if isinstance(workload, TrainingWorkload) and workload.checkpoint_interval is not None:
+        data["checkpoint_interval"] = f"{workload.checkpoint_interval!r} s"
     if isinstance(workload, ServingWorkload):
         data["rate"] = None if workload.rate is None else f"{workload.rate!r} requests/s"
         data["slo"] = {k: f"{v!r} s" for k, v in workload.slo if v is not None}

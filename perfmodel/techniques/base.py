@@ -36,6 +36,7 @@ class Term(NamedTuple):
     replayed : recomputation repeats it.
     every, window : paid once per ``every`` steps (sync, outer), hidden behind ``window`` of them (outer slot).
     bound : seconds below which no implementation gets [s].
+    compute, memory : seconds for which compute units and main memory would be busy at full rate [s].
     """
 
     name: str
@@ -50,6 +51,8 @@ class Term(NamedTuple):
     bound: Seconds = 0.0
     core: bool = False
     """Part of the attention core, which selective recomputation replays on its own."""
+    compute: Seconds = 0.0
+    memory: Seconds = 0.0
 
 
 class Line(NamedTuple):

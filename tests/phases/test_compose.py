@@ -246,7 +246,6 @@ def test_exposed_rows_of_training_plans_sum_to_the_step(name: str, machine: str,
     for x in well_formed_plans(found, rng, 80):
         step_ = found.problem.evaluate(x)
         assert total(step_.tree) == pytest.approx(step_.seconds, rel=1e-12)
-        assert step_.busy <= step_.seconds * (1 + 1e-12)
 
 
 SERVING = [("llama-3.1-70b", "h200-8x"), ("deepseek-v3", "dgx-h100"), ("llama-2-7b", "npu-pim")]

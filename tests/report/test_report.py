@@ -51,11 +51,15 @@ def plan_of(seconds: float = 10.0, devices: int = 16) -> EvaluatedPlan:
             "tokens_per_second_per_device": 1234.5,
             "mfu": 0.456,
             "run_days": 12.5,
-            "run_node_hours": 600.0,
-            "run_device_hours": 4800.0,
-            "run_energy_mwh": 3.4,
-            "run_cost_usd": 9600.0,
-            "run_co2_tonnes": None,
+            "expected_days": 13.5,
+            "expected_node_hours": 600.0,
+            "expected_device_hours": 4800.0,
+            "expected_energy_mwh": 3.4,
+            "expected_cost_usd": 9600.0,
+            "expected_co2_tonnes": None,
+            "average_power_kw": 10.0,
+            "peak_power_kw": 12.5,
+            "power_headroom": 0.04,
             "micro_batches": 64.0,
         },
         terms=(
@@ -69,6 +73,17 @@ def plan_of(seconds: float = 10.0, devices: int = 16) -> EvaluatedPlan:
         bottleneck="compute",
         interval=Interval(9.0, 11.5, "gemm fitted, 80 % half-widths matrix 10%"),
         constraints={"hbm memory": 0.75},
+        power={"idle": 1.0, "active": 2.0, "compute": 4.0, "node": 3.0, "network": 0.0},
+        interruptions={
+            "mtbf_seconds": 5 * 86400.0,
+            "checkpoint_bytes": 900 * GIB,
+            "write_seconds": 60.0,
+            "interval_seconds": 7200.0,
+            "goodput": 0.926,
+            "checkpoint_share": 0.01,
+            "repair_share": 0.03,
+            "redo_share": 0.034,
+        },
     )
 
 
@@ -135,7 +150,9 @@ def test_the_screen_says_it_all(answers: Answers) -> None:
     text = text_of(answers)
     for said in (
         "Use 16 H100 SXM GPUs (2 nodes): 10.0 s/step (80 % interval 9.00 to 11.5 s), 1,230 tokens/s/GPU, MFU",
-        "1 T tokens: 12.5 days, 600 node-hours, 4.8 k GPU-hours, 3.40 MWh, $9,600.",
+        "1 T tokens: 13.5 days with failures (12.5 days without), 600 node-hours, 4.8 k GPU-hours, 3.40 MWh, $9,600.",
+        "Goodput 92.6 %: a failure every 5.00 days, 900 GiB saved in 60.0 s every 2.00 h; 1.0 % checkpoints",
+        "10 kW on average (compute 40 %, node 30 %, active 20 %, idle 10 %); peak 12.5 kW, room for 4 % more",
         "64 micro-batches of 1, 4 virtual stages",
         "bound by compute; 2.00 × the physical lower bound",
         "= 60.1 of 80.0 GiB (75 %)",

@@ -54,7 +54,7 @@ def changed(old: System, new: System) -> dict[str, float]:
         ("levels.node.graph.1.bandwidth", "x2", {"levels.node.graph.1.bandwidth": 100e9}),
         ("latency", "x0.5", {"levels.node.latency": 1e-6, "levels.rail.latency": 2.5e-6}),
         ("host_bandwidth", "64 GB/s", {"node.host.link": 64e9}),
-        ("power_limit", "700 W", {"accelerator.power.limit": 700}),
+        ("power_limit", "700 W", {"accelerator.power.cap": 700}),
         ("host.units", "96", {"host.units": 96}),
         ("nodes", 8, {"nodes": 8}),
         ("nodes", "x4", {"nodes": 64, "levels.rail.members": 64}),

@@ -52,7 +52,7 @@ def totals(lines: Sequence[Line]) -> dict[str, float]:
 def outcome(evaluated: Step | Replica) -> dict[str, Any]:
     """Every number that a plan is judged by."""
     if isinstance(evaluated, Step):
-        times = {"seconds": evaluated.seconds, "busy": evaluated.busy}
+        times = {"seconds": evaluated.seconds, "compute": evaluated.tree.use().compute}
     else:
         names = ("pass_seconds", "tpot", "ttft", "rate", "devices")
         times = {n: getattr(evaluated, n) for n in names}

@@ -1,0 +1,167 @@
+"""What a plan costs to run: power by what draws it, and a training run with its failures and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from perfmodel.elementwise import Scalar, ceil, exp, maximum, minimum
+from perfmodel.machine.build import Machine
+from perfmodel.machine.power import Shares, average_power
+from perfmodel.machine.reliability import (
+    failure_rate,
+    goodput,
+    optimal_goodput,
+    optimal_interval,
+)
+from perfmodel.phases.training import Step
+from perfmodel.serving.steady import Replica
+from perfmodel.specs.workload import TrainingWorkload
+from perfmodel.units import Bytes, Fraction, Seconds, Watts
+
+__all__ = [
+    "Interruptions",
+    "device_power",
+    "expected_metrics",
+    "headroom",
+    "interruptions",
+    "plan_power",
+    "prefill_share",
+    "run_metrics",
+    "serving_peak",
+    "serving_power",
+    "training_power",
+]
+
+HOUR = 3600.0
+DEVIATIONS = 3.0
+"""Standard deviations above the mean that the power of a fleet of independent replicas is provisioned for."""
+
+
+def training_power(machine: Machine, step: Step) -> Shares:
+    """Average power of one device over a step [W]; the busiest stage stands for all."""
+    return average_power(machine.main.draw, step.tree.use(), step.seconds)
+
+
+def serving_power(machine: Machine, replica: Replica, load: Scalar = 1.0) -> Shares:
+    """Average power of one device of a replica in steady state, prefills included, at ``load`` of its rate [W]."""
+    share = prefill_share(replica)
+    decode = replica.decode.use().scaled(load * (1.0 - share) / replica.pass_seconds)
+    prefill = replica.prefill.use().scaled(load * share / maximum(replica.prefill.elapsed(), 1e-30))
+    return average_power(machine.main.draw, decode.plus(prefill), 1.0)
+
+
+def prefill_share(replica: Replica) -> Fraction:
+    """Share of a device's time that prefills take [1]."""
+    stall = replica.tpot - replica.pass_seconds / replica.settled.layout.tokens_per_pass
+    return maximum(stall, 0.0) / replica.tpot
+
+
+def device_power(machine: Machine, shares: Shares) -> Watts:
+    """Power of one device with its part of the node and of the facility [W]."""
+    return machine.pue * (shares.total + machine.node_power)
+
+
+def plan_power(machine: Machine, shares: Shares, devices: Scalar) -> Mapping[str, float]:
+    """Average power of a plan by what draws it [kW]; the parts add up to all of it."""
+    parts = {**shares._asdict(), "node": machine.node_power}
+    facility = (machine.pue - 1.0) * (shares.total + machine.node_power)
+    return {n: float(w * devices) / 1e3 for n, w in {**parts, "facility": facility}.items()}
+
+
+class Interruptions(NamedTuple):
+    """Failures and checkpoints of a training run. Shares are of the expected time and add up to 1."""
+
+    mtbf_seconds: Seconds
+    """Mean time between interruptions of the whole job."""
+    checkpoint_bytes: Bytes
+    """Weights and optimizer state of the model."""
+    write_seconds: Seconds
+    """Time that one checkpoint stops the job for."""
+    interval_seconds: Seconds
+    """Computing time between checkpoints."""
+    repair_seconds: Seconds
+    """From a failure until the job computes again: detection, restart, reading the checkpoint."""
+    goodput: Fraction
+    checkpoint_share: Fraction
+    repair_share: Fraction
+    redo_share: Fraction
+    """Work done twice, because it came after the last checkpoint."""
+
+    @property
+    def stretch(self) -> Scalar:
+        """Expected time over the time without failures and checkpoints [1]."""
+        return 1.0 / self.goodput
+
+
+def interruptions(machine: Machine, step: Step, workload: TrainingWorkload, devices: float) -> Interruptions:
+    """Failures and checkpoints of a run on so many devices; the interval is the workload's, or the best."""
+    s = step.settled
+    nodes = ceil(devices / machine.per_node)
+    rate = failure_rate(machine.failures, devices, nodes)
+    size = s.architecture.parameters * float(s.weights_bytes + s.optimizer_bytes)
+    write = size / minimum(machine.file_write[0], machine.file_write[1] * devices)
+    read = size / minimum(machine.file_read[0], machine.file_read[1] * devices)
+    repair = machine.failures.detection + machine.failures.restart + read
+    given = workload.checkpoint_interval
+    if rate == 0.0:
+        every = float("inf") if given is None else given
+        good = every / (every + write) if given else 1.0
+        return Interruptions(float("inf"), size, write, every, repair, good, 1.0 - good, 0.0, 0.0)
+    every = optimal_interval(write, rate) if given is None else given
+    good = optimal_goodput(write, repair, rate) if given is None else goodput(every, write, repair, rate)
+    up = float(exp(-rate * repair))
+    writing = good * write / every
+    return Interruptions(1.0 / rate, size, write, every, repair, good, writing, 1.0 - up, up - good - writing)
+
+
+def run_metrics(machine: Machine, devices: float, seconds: float, kilowatts: float) -> dict[str, float | None]:
+    """Days, hours, energy, money and carbon of a run of ``seconds`` without failures."""
+    device_hours, energy = devices * seconds / HOUR, kilowatts * seconds / HOUR / 1e3
+    return {
+        "run_days": seconds / 86400.0,
+        "run_device_hours": device_hours,
+        "run_node_hours": device_hours / machine.per_node,
+        "run_energy_mwh": energy,
+        "run_cost_usd": None if machine.price is None else device_hours * machine.price * HOUR,
+        "run_co2_tonnes": None if machine.carbon is None else energy * machine.carbon,
+    }
+
+
+def expected_metrics(
+    machine: Machine, devices: float, seconds: float, kilowatts: float, found: Interruptions
+) -> dict[str, float | None]:
+    """The same with failures and checkpoints; devices that wait for a repair or a checkpoint draw their floor."""
+    waiting = (found.repair_share + found.checkpoint_share) * found.stretch
+    floor = machine.pue * (machine.main.draw.active + machine.node_power) * devices / 1e3
+    whole = run_metrics(machine, devices, seconds * found.stretch, kilowatts)
+    energy = (kilowatts * (found.stretch - waiting) + floor * waiting) * seconds / HOUR / 1e3
+    whole["run_energy_mwh"] = energy
+    whole["run_co2_tonnes"] = None if machine.carbon is None else energy * machine.carbon
+    expected = {n.replace("run_", "expected_"): float(v) if v is not None else None for n, v in whole.items()}
+    failures = 0.0 if found.mtbf_seconds == float("inf") else seconds * found.stretch / found.mtbf_seconds
+    return {**expected, "goodput": float(found.goodput), "expected_failures": float(failures)}
+
+
+def serving_peak(machine: Machine, replica: Replica, replicas: float) -> Watts:
+    """Power per device that so many independent replicas together hardly ever exceed [W].
+
+    A replica is in a prefill for a share of its time, else in a decode pass; the sum over replicas spreads by the root
+    of their number. One replica alone peaks in its prefill.
+    """
+    draw, share = machine.main.draw, float(prefill_share(replica))
+    passes = (replica.decode, replica.prefill)
+    low, high = (float(average_power(draw, p.use(), maximum(p.elapsed(), 1e-30)).total) for p in passes)
+    mean, spread = low + (high - low) * share, abs(high - low) * (share * (1.0 - share)) ** 0.5
+    return min(mean + DEVIATIONS * spread / max(replicas, 1.0) ** 0.5, max(low, high))
+
+
+def headroom(machine: Machine, devices: float, peak: Watts) -> dict[str, float | None]:
+    """Peak and provisioned power, and how many more servers the same provision would carry [1]."""
+    provisioned = machine.provisioned + machine.node_power
+    drawn = peak + machine.node_power
+    return {
+        "peak_power_kw": drawn * devices / 1e3,
+        "provisioned_power_kw": provisioned * devices / 1e3,
+        "power_headroom": provisioned / drawn - 1.0 if drawn else None,
+    }
