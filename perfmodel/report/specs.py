@@ -17,6 +17,7 @@ from perfmodel.specs.calibration import CalibrationFile
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.load import parse
 from perfmodel.specs.model import Model, load_model
+from perfmodel.specs.operation import Operation
 from perfmodel.specs.overrides import dimensions, paths
 from perfmodel.specs.system import ClassFile, System, load_device, load_system
 from perfmodel.specs.workload import RecipeFile, load_workload
@@ -88,6 +89,7 @@ def _kind(path: Path) -> str:
     for kind, wanted in (
         ("clusters", {"peak", "memory", "node", "nodes", "levels"}),
         ("classes", {"classes"}),
+        ("operation", {"reliability", "file_system"}),
         ("calibrations", {"groups"}),
         ("recipes", {"recipes"}),
         ("frameworks", {"facts", "version"}),
@@ -221,6 +223,12 @@ def _framework(path: Path) -> dict[str, Any]:
     }
 
 
+def _operation(path: Path) -> dict[str, Any]:
+    found = parse(Operation, read(path))
+    facts = {n: plain(getattr(found, n)) for n in ("reliability", "file_system", "power")}
+    return {"kind": "operation", "name": path.stem, "file": str(path), **facts}
+
+
 def _classes(path: Path) -> dict[str, Any]:
     found = parse(ClassFile, read(path))
     return {"kind": "device classes", "name": path.stem, "file": str(path), "classes": plain(found.classes)}
@@ -244,6 +252,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "workloads": _workload,
     "frameworks": _framework,
     "classes": _classes,
+    "operation": _operation,
     "calibrations": _calibration,
     "recipes": _recipes,
 }

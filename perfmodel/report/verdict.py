@@ -89,32 +89,27 @@ def _run(view: View, plan: EvaluatedPlan) -> str:
 
 
 def failures(plan: EvaluatedPlan) -> list[str]:
-    """How often the job is interrupted, what the best checkpoint interval is, and where the time goes."""
+    """How often the job is interrupted, and the checkpoints that keep the loss smallest."""
     found = plan.interruptions
     if not found or not math.isfinite(found["mtbf_seconds"]):
         return []
-    lost = ", ".join(
-        f"{percent(found[share], 1)} {what}"
-        for share, what in (("checkpoint_share", "checkpoints"), ("repair_share", "repairs"), ("redo_share", "redone"))
-    )
-    size = format_bytes(found["checkpoint_bytes"])
-    every = format_seconds(found["interval_seconds"])
+    size, every = format_bytes(found["checkpoint_bytes"]), format_seconds(found["interval_seconds"])
     return [
         f"Goodput {percent(found['goodput'], 1)}: a failure every {format_seconds(found['mtbf_seconds'])}, "
-        f"{size} saved in {format_seconds(found['write_seconds'])} every {every}; {lost}."
+        f"{size} saved every {every}."
     ]
 
 
 def power(view: View, plan: EvaluatedPlan) -> list[str]:
-    """Average power and what draws it, peak, and what the same provision would carry."""
+    """Average power and what draws it, and what the same provision would carry."""
     total = _number(plan, "average_power_kw")
     if not plan.power or not total or view.system.accelerator.power is None:
         return []
     parts = sorted(((w, n) for n, w in plan.power.items() if w >= 0.01 * total), reverse=True)
     text = ", ".join(f"{n} {percent(w / total)}" for w, n in parts)
-    peak, room = _number(plan, "peak_power_kw"), _number(plan, "power_headroom")
-    more = f", room for {percent(room)} more under the same supply" if room >= 0.005 else ""
-    return [f"{format_rate(total * 1e3, 'W')} on average ({text}); peak {format_rate(peak * 1e3, 'W')}{more}."]
+    room = _number(plan, "power_headroom")
+    more = f"; room for {percent(room)} more under the same supply" if room >= 0.005 else ""
+    return [f"{format_rate(total * 1e3, 'W')} on average: {text}{more}."]
 
 
 def _serving(view: View, plan: EvaluatedPlan, use: str) -> str:
