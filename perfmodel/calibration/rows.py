@@ -21,7 +21,7 @@ from perfmodel.machine.engine import Engine
 from perfmodel.specs.locate import find_device
 from perfmodel.specs.system import load_device, load_system
 
-__all__ = ["Table", "engine_of", "origin_of", "read_tables"]
+__all__ = ["Table", "engine_of", "files_of", "header_of", "origin_of", "read_tables"]
 
 
 @dataclass
@@ -58,7 +58,7 @@ def read_tables(paths: Iterable[str | Path], *, own: str | Path | None = None) -
         If a path does not exist or is no table.
     """
     names = {} if own is None else _names(own)
-    return [_table(path, names) for path in _files(paths)]
+    return [_table(path, names) for path in files_of(paths)]
 
 
 def _names(own: str | Path) -> dict[str, str]:
@@ -70,6 +70,20 @@ def _names(own: str | Path) -> dict[str, str]:
 
 def _folded(label: str) -> str:
     return label.casefold().replace("_", "-").replace(" ", "-")
+
+
+def files_of(paths: Iterable[str | Path]) -> list[Path]:
+    """The files that are named, and the tables of folders that are named."""
+    return list(_files(paths))
+
+
+def header_of(path: Path) -> frozenset[str]:
+    """Columns of a table; none where it cannot be read, which reading it will say."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return frozenset(next(csv.reader(lines), ()))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return frozenset()
 
 
 def _files(paths: Iterable[str | Path]) -> Iterator[Path]:

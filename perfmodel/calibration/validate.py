@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,62 +13,16 @@ import numpy as np
 from perfmodel.calibration.fit import fit_groups, predicted, shape_hash
 from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
-from perfmodel.calibration.rows import Table, read_tables
+from perfmodel.calibration.reports import GroupReport, Worst, errors_of
+from perfmodel.calibration.rows import Table, files_of, header_of, read_tables
 from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
+from perfmodel.calibration.training_validate import is_training, training_reports
 from perfmodel.errors import SpecError
 
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
 
 _WORST = 3
 HELD_OUT_FOLDS, INNER_FOLDS = 4, 3
-
-
-class Worst(NamedTuple):
-    """A row with a large error."""
-
-    line: int
-    measured: float
-    predicted: float
-    sizes: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class GroupReport:
-    """Errors of one source, framework, device and format; times in seconds, errors relative to the measured time.
-
-    Parameters
-    ----------
-    metric : what is compared: ``time``.
-    rows, predicted : rows in the file, and those with a prediction.
-    skipped : other rows by reason.
-    tier : where the constants come from.
-    inside : share of the rows inside the stated 80 % interval.
-    subsets : errors of named parts of the rows.
-    """
-
-    file: str
-    operator: str
-    source: str
-    framework: str
-    device: str
-    dtype: str
-    metric: str
-    rows: int
-    predicted: int
-    skipped: Mapping[str, int]
-    median_abs_error: float | None = None
-    p90_abs_error: float | None = None
-    mean_error: float | None = None
-    tier: str = ""
-    inside: float | None = None
-    subsets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    worst: tuple[Worst, ...] = ()
-
-    def data(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        plain = asdict(self)
-        plain["worst"] = [w._asdict() for w in self.worst]
-        return plain
 
 
 class Predicted(NamedTuple):
@@ -112,7 +65,9 @@ def validate(
     held_out : what the constants may not have seen: ``rows`` (fits anew to three quarters of the shapes at a time) or
         ``device`` (fits anew to the other devices).
     """
-    tables = read_tables(paths, own=device)
+    files = files_of(paths)
+    runs = [path for path in files if is_training(header_of(path))]
+    tables = read_tables([path for path in files if path not in runs], own=device)
     found = store or (shipped() if device is None else store_of(device))
     measured = [g for table in tables for g in table.groups]
     if held_out == "rows":
@@ -123,7 +78,7 @@ def validate(
         predict = lambda group: predict_group(group, found)  # noqa: E731
     else:
         raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
-    return [report for table in tables for report in _reports(table, predict)]
+    return [report for table in tables for report in _reports(table, predict)] + training_reports(runs)
 
 
 def _carried_over(groups: list[Group]) -> Callable[[Group], Predicted]:
@@ -188,7 +143,7 @@ def _report(
     error = seconds / measured - 1.0
     columns = {name: np.concatenate([g.columns[name] for g in groups]) for name in groups[0].columns}
     chosen = {name: pick(columns) for name, pick in model.subsets.items()}
-    errors = _errors(error)
+    errors = errors_of(error)
     return GroupReport(
         *head,
         len(measured),
@@ -198,18 +153,9 @@ def _report(
         mean_error=errors["mean_error"],
         tier="+".join(sorted({p.tier for p in parts})),
         inside=float(np.mean((measured >= low) & (measured <= high))),
-        subsets={n: {"rows": int(w.sum()), **_errors(error[w])} for n, w in chosen.items() if w.any()},
+        subsets={n: {"rows": int(w.sum()), **errors_of(error[w])} for n, w in chosen.items() if w.any()},
         worst=_worst(groups, columns, measured, seconds, error),
     )
-
-
-def _errors(error: Array) -> dict[str, float]:
-    size = np.abs(error)
-    return {
-        "median_abs_error": float(np.median(size)),
-        "p90_abs_error": float(np.quantile(size, 0.9)),
-        "mean_error": float(np.mean(error)),
-    }
 
 
 def _worst(groups: list[Group], columns: Mapping[str, Array], measured: Array, seconds: Array, error: Array) -> Any:

@@ -12,10 +12,10 @@ from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
 from perfmodel.solver.problems import OBJECTIVES, ServingProblem, TrainingProblem
 from perfmodel.solver.space import Space, build_space
-from perfmodel.specs.framework import Framework
+from perfmodel.specs.framework import Framework, TrainingFramework
 from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
-from perfmodel.specs.workload import Workload, revise
+from perfmodel.specs.workload import TrainingWorkload, Workload, revise
 from perfmodel.techniques import asked_for, techniques_for
 from perfmodel.techniques.base import Situation
 
@@ -85,7 +85,9 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
     pinned = dict(question.pinned or {})
     if workload.kind == "training" and question.devices is not None:
         pinned.setdefault("devices", question.devices)
-    constants = {n: getattr(framework.facts, n).value for n in type(framework.facts).model_fields}
+    constants = framework.constants
+    if isinstance(framework, TrainingFramework) and isinstance(workload, TrainingWorkload):
+        constants = framework.on(system.accelerator.family, workload.recipe.compute)
     common = (techniques, situation, machine, network, constants)
     objective = question.objective or ("time" if workload.kind == "training" else "throughput")
     kind = TrainingProblem if workload.kind == "training" else ServingProblem

@@ -12,12 +12,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from perfmodel.elementwise import Scalar, maximum, minimum, where
+from perfmodel.elementwise import Scalar, maximum, minimum, sqrt, where
 from perfmodel.machine.power import Use
 from perfmodel.techniques.base import Term
 from perfmodel.units import Seconds
 
-__all__ = ["Beside", "Exposure", "Idle", "Longest", "Node", "Serial", "Slot", "Times", "add_up"]
+__all__ = ["HOST", "Beside", "Exposure", "Idle", "Longest", "Node", "Serial", "Slot", "Times", "add_up"]
+
+
+HOST = "host cpu"
+"""Resource of the host's launches."""
 
 
 class Exposure(NamedTuple):
@@ -168,11 +172,16 @@ class Slot:
 
     With one item and no prefetching lane this is the sum; prefetching lanes leave their excess exposed; two items on
     two engines interleave. ``interference`` is the share of hidden communication that still slows the main lane.
+
+    With ``host_late``, lanes of the host that launches the work join by
+    :math:`(a^4 + b^4)^{1/4}`:
+    where both take about as long, now one waits and now the other.
     """
 
     terms: tuple[Term, ...]
     items: Scalar = 1.0
     interference: Scalar = 0.0
+    host_late: bool = False
 
     @cached_property
     def _lanes(self) -> dict[str, Scalar]:
@@ -198,7 +207,20 @@ class Slot:
 
     @cached_property
     def _elapsed(self) -> Seconds:
+        device = self._device()
+        host = self._host()
+        if not host:
+            return device
         lanes = self._lanes
+        return _fourth_power(device, self.items * maximum(0.0, *(lanes[name] for name in host)))
+
+    def _host(self) -> set[str]:
+        """Lanes of the host that join smoothly."""
+        return {t.lane for t in self.terms if t.resource == HOST} if self.host_late else set()
+
+    def _device(self) -> Seconds:
+        """Wall time if the host were never late [s]."""
+        lanes = {name: lane for name, lane in self._lanes.items() if name not in self._host()}
         if len(lanes) == 1:
             return self.items * lanes["main"]
         serial = add_up([t.seconds for t in self.terms if not t.prefetch])
@@ -215,17 +237,21 @@ class Slot:
     def exposed(self) -> list[Exposure]:
         """Main lane in full; of the others only what sticks out, in proportion."""
         lanes = self._lanes
-        total = self.elapsed()
         slowdown = self._slowdown(lanes)
-        main = self.items * lanes["main"]
-        rest = {n: self.items * v for n, v in lanes.items() if n != "main"}
-        rows, left = [], total - main - slowdown
-        longest = max(rest, key=lambda n: rest[n], default=None)
+        main, device = self.items * lanes["main"], self._device()
+        host = self._host()
+        rest = {n: self.items * v for n, v in lanes.items() if n != "main" and n not in host}
+        rows, left = [], device - main - slowdown
         if left < 0.0:  # interleaving hides part of the main lane behind another engine
             main, left = main + left, 0.0
+        shown = {"main": main}
+        if rest:
+            shown[max(rest, key=lambda n: rest[n])] = left
+        if host:
+            shown[max(host, key=lambda n: lanes[n])] = self.elapsed() - device
         for term in self.terms:
             lane = self.items * lanes[term.lane]
-            part = main if term.lane == "main" else left if term.lane == longest else 0.0
+            part = shown.get(term.lane, 0.0)
             share = term.seconds * self.items / lane if lane else 0.0
             rows.append(
                 Exposure(term.name, term.resource, part * share, term.seconds * self.items, term.bound * self.items)
@@ -237,6 +263,12 @@ class Slot:
     def use(self) -> Use:
         """What its terms use, once per item [s]."""
         return _use_of(self.terms).scaled(self.items)
+
+
+def _fourth_power(a: Scalar, b: Scalar) -> Scalar:
+    """``(a**4 + b**4)**(1/4)`` without powers, which arrays pay dearly."""
+    a, b = a * a, b * b
+    return sqrt(sqrt(a * a + b * b))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def call_terms(
     replayed: bool = False,
     scale: Scalar = 1.0,
     streams: Scalar = 1.0,
+    factor: Callable[[Call], Scalar] | None = None,
     core_engine: str = "main",
 ) -> list[Term]:
     """Terms of operator calls on the engines that run them.
@@ -47,6 +48,7 @@ def call_terms(
     replayed : recomputation repeats them.
     scale : multiplies every time (e.g. both passes of a head).
     streams : multiplies streaming operators: memory passes a framework makes beyond the fused minimum.
+    factor : what a framework's kernels take over those the device was measured with, call by call.
     core_engine : engine of the attention core; another engine than ``main`` is a lane of its own.
     """
     terms = []
@@ -54,13 +56,15 @@ def call_terms(
         core = call.component == "attention core" and call.work.operator in DECODE_OPERATORS
         engine = machine.engine(core_engine if core else "main")
         kernel = kernel_time(call.work, engine)
-        factor = call.share * scale * (streams if call.component == "elementwise" else 1.0)
+        times = call.share * scale * (streams if call.component == "elementwise" else 1.0)
+        if factor is not None:
+            times = times * factor(call)
         terms.append(
             Term(
                 name=call.name,
                 slot=slot,
                 resource=resource_of(kernel, engine),
-                seconds=kernel.seconds * factor,
+                seconds=kernel.seconds * times,
                 lane="main" if engine.name == "main" else engine.name,
                 replayed=replayed,
                 bound=kernel_lower_bound(call.work, engine) * call.share * scale,

@@ -110,8 +110,8 @@ def _settle(
     architecture, workload = situation.architecture, situation.workload
     stages = split_by(dims, "layers")
     counts = layer_parameters(architecture)
-    families, embedding, head = families_of(architecture, counts, dims, network, stages)
     first, last = stage_layers(architecture.layers, stages)
+    families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
     context = float(workload.prompt + workload.output)
     kv_split = split_by(dims, "kv")
     return Settled(

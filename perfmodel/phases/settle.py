@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, floor, maximum, where
+from perfmodel.elementwise import Scalar, ceil, floor, maximum, minimum, where
 from perfmodel.network.topology import Dim, Network, replicas
 from perfmodel.operators.state import ParameterCounts
 from perfmodel.specs.architecture import Architecture
@@ -56,18 +56,35 @@ def _changes(technique: Technique, x: Plan, situation: Situation) -> Mapping[str
     return {**changes, "quality_loss": 0.0, **accepted}
 
 
-def stage_layers(layers: int, stages: Scalar) -> tuple[Scalar, Scalar]:
-    """Layers of the first (heaviest) and of the last (lightest) of ``stages`` stages."""
-    return ceil(layers / stages), maximum(floor(layers / stages), 1.0)
+def stage_layers(layers: int, stages: Scalar, head: float = 0.0) -> tuple[Scalar, Scalar]:
+    """Layers of the first (heaviest) and of the last (lightest) of ``stages`` stages.
+
+    ``head`` is the output head's work in layers where stages are cut by work: each takes layers until it has passed
+    its share, so the first is one over it and the last keeps what is left.
+    """
+    if head == 0.0:
+        return ceil(layers / stages), maximum(floor(layers / stages), 1.0)
+    share = (layers + head) / stages
+    first = minimum(floor(share) + 1.0, layers)
+    last = maximum(layers - floor((stages - 1.0) * share) - 1.0, 0.0)
+    return where(stages > 1.0, first, layers), where(stages > 1.0, last, layers)
 
 
 def families_of(
-    architecture: Architecture, counts: ParameterCounts, dims: tuple[Dim, ...], network: Network, stages: Scalar
+    architecture: Architecture,
+    counts: ParameterCounts,
+    dims: tuple[Dim, ...],
+    network: Network,
+    layers: tuple[Scalar, Scalar],
+    stages: Scalar,
 ) -> tuple[tuple[Family, ...], Scalar, Scalar]:
-    """Parameters by replica group, and those of the embedding and of the head on one rank."""
+    """Parameters by replica group, and those of the embedding and of the head on one rank.
+
+    ``layers`` are those of the first and of the last of ``stages`` stages.
+    """
     split = split_by(dims, "weights")
     experts_split = split * split_by(dims, "experts")
-    first, last = stage_layers(architecture.layers, stages)
+    first, last = layers
     embedding = architecture.embedding_parameters / split + float(architecture.extra)
     head = (architecture.head_parameters or architecture.embedding_parameters) / split
     dense = counts.dense(split)

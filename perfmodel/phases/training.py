@@ -12,11 +12,12 @@ from perfmodel.network.topology import Network
 from perfmodel.operators.layers import Call, Sizes, backward_of, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import activations_kept, layer_parameters, widest
 from perfmodel.operators.streaming import optimizer_update
-from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times
+from perfmodel.phases.compose import HOST, Beside, Idle, Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, gathered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
+from perfmodel.phases.software import kernel_factor
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum, split_by
 from perfmodel.units import Seconds
@@ -60,10 +61,13 @@ def settle_training(
     dims, layout, legal = declare(techniques, x, situation, devices=x.devices)
     stages = split_by(dims, "layers")
     counts = layer_parameters(architecture)
-    families, embedding, head = families_of(architecture, counts, dims, network, stages)
-    first, last = stage_layers(architecture.layers, stages)
+    balanced = architecture.embedding_parameters * architecture.layers / architecture.layer_parameters
+    first, last = stage_layers(architecture.layers, stages, balanced * framework.get("head_balanced", 0.0))
+    families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
     split, tokens = split_by(dims, "weights"), split_by(dims, "tokens")
     sequence_split = split_by(dims, "sequence")
+    if not (isinstance(layout.activations_whole, float) and layout.activations_whole == 0.0):
+        sequence_split = where(layout.activations_whole > 0.0, 1.0, sequence_split)
     sizes = Sizes(
         sequences=x.micro_batch,
         queries=workload.sequence / tokens,
@@ -121,14 +125,18 @@ def _operator_terms(s: Settled, machine: Machine) -> list[Term]:
     rows = s.sizes.tokens
     head = head_calls(architecture, s.sizes, rows=rows, logit_bytes=framework.get("logit_bytes", 10.0))
     ends = {"embed": embedding_calls(architecture, s.sizes), "head": head}
-    terms = call_terms(forward, "layer_forward", machine, replayed=True, streams=streams)
-    terms += call_terms(backward, "layer_backward", machine, streams=streams)
+    factors = kernel_factor(framework, backward=False), kernel_factor(framework, backward=True)
+    terms = call_terms(forward, "layer_forward", machine, replayed=True, streams=streams, factor=factors[0])
+    terms += call_terms(backward, "layer_backward", machine, streams=streams, factor=factors[1])
     launch = framework.get("launch_per_layer", 0.0)
-    for slot, _ in s.slots:
-        terms.append(Term("host launch", slot, "host cpu", launch, "launch", prefetch=True, replayed=True))
+    if framework.get("launch_tensor", 0.0):
+        further = (minimum(s.sizes.weight_split, float(machine.per_node)) - 1.0) / 7.0
+        launch = launch * (1.0 + framework["launch_tensor"] * further * further)
+    for slot, scale in (("layer_forward", 1.0), ("layer_backward", framework.get("launch_backward", 1.0))):
+        terms.append(Term("host launch", slot, HOST, scale * launch, "launch", prefetch=True, replayed=True))
     for slot, calls in ends.items():
         both: list[Call] = [*calls, *(b for call in calls if call.work.operator == "gemm" for b in backward_of(call))]
-        terms += call_terms(both, slot, machine)
+        terms += call_terms(both, slot, machine, factor=factors[0])
     return terms
 
 
@@ -145,7 +153,7 @@ def _update_terms(s: Settled, machine: Machine) -> list[Term]:
 
 def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
     """Forward terms that recomputation repeats in the backward pass."""
-    replay, core = s.layout.replay, maximum(s.layout.replay, s.layout.replay_core * float(s.sizes.materialise))
+    replay, core = s.layout.replay, s.layout.replay_core
     return [
         t._replace(
             name=t.name if t.lane != "main" else "recomputation",
@@ -180,7 +188,8 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Node:
         by_slot.setdefault(term.slot, []).append(term)
 
     def slot(name: str) -> Slot:
-        return Slot(tuple(by_slot.get(name, ())), interference=framework.get("overlap_interference", 0.0))
+        interference = framework.get("overlap_interference", 0.0)
+        return Slot(tuple(by_slot.get(name, ())), interference=interference, host_late=True)
 
     layer = Serial((slot("layer_forward"), slot("layer_backward")))
     embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
@@ -251,14 +260,17 @@ def _ledger(
     per_token = 0.0
     if s.kept is not None:
         per_token = s.kept.boundary + layout.kept * s.kept.inner + layout.kept_scores * s.kept.scores
-    activations = held * layers * s.sizes.tokens * per_token
+    if framework.get("gathered_inputs", 0.0):
+        whole = 2.0 * s.architecture.hidden * s.sizes.element_bytes
+        per_token = per_token + framework["gathered_inputs"] * where(s.sizes.weight_split > 1.0, whole, 0.0)
+    activations = held * layers * s.sizes.tokens * per_token * framework.get("kept_scale", 1.0)
     with_head = where(s.stages > 1.0, 0.0, 1.0) if first else 1.0
-    logits = (
-        framework.get("logit_bytes", 10.0) * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
-    )
+    per_logit = framework.get("logit_memory", framework.get("logit_bytes", 10.0))
+    logits = per_logit * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
+    scale = framework.get("states_scale", 1.0)
     lines = [
-        Line("weights", tier, states(layout.weights_shards, s.weights_bytes)),
-        Line("gradients", tier, states(layout.gradients_shards, s.gradients_bytes)),
+        Line("weights", tier, scale * states(layout.weights_shards, s.weights_bytes)),
+        Line("gradients", tier, scale * states(layout.gradients_shards, s.gradients_bytes)),
         Line("optimizer", tier, states(layout.optimizer_shards, s.optimizer_bytes) * (1.0 - layout.optimizer_off)),
         Line("activations", tier, activations),
         Line("logits", tier, logits),

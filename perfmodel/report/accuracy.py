@@ -15,7 +15,20 @@ __all__ = ["fit_lines", "lines", "render"]
 Report = Mapping[str, Any]
 """One group as ``perfmodel.calibration.validate.GroupReport.data`` gives it."""
 
-_HEAD = ("operator", "device", "format", "framework", "source", "rows", "median", "90 %", "bias", "inside", "constants")
+_HEAD = (
+    "operator",
+    "metric",
+    "device",
+    "format",
+    "framework",
+    "source",
+    "rows",
+    "median",
+    "90 %",
+    "bias",
+    "inside",
+    "constants",
+)
 
 
 def _percent(value: float | None, signed: bool = False) -> str:
@@ -27,6 +40,7 @@ def _percent(value: float | None, signed: bool = False) -> str:
 def _row(r: Report) -> tuple[str, ...]:
     return (
         r["operator"],
+        r["metric"].replace("_", " "),
         r["device"],
         r["dtype"],
         r["framework"],
@@ -45,7 +59,22 @@ def lines(reports: Sequence[Report]) -> list[str]:
     table = [_HEAD, *(_row(r) for r in reports if r["operator"])]
     widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
     result = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    return [*result, *_skips(reports)]
+    return [*result, *_parts(reports), *_skips(reports)]
+
+
+def _parts(reports: Iterable[Report]) -> list[str]:
+    """Parts of training sweeps that are reported on their own, and figures that are no errors."""
+    result = []
+    for r in reports:
+        if r["operator"] != "training":
+            continue
+        for name, part in r["subsets"].items():
+            errors = f"median {_percent(part['median_abs_error'])}, 90 % {_percent(part['p90_abs_error'])}"
+            result.append(f"{r['framework']} {r['metric']}, {name}: {part['rows']:.0f} rows, {errors}")
+        if r["scores"]:
+            figures = ", ".join(f"{n.replace('_', ' ')} {v:.3g}" for n, v in r["scores"].items())
+            result.append(f"{r['framework']} {r['metric']}: {figures}")
+    return result
 
 
 def _skips(reports: Iterable[Report]) -> list[str]:

@@ -6,9 +6,9 @@ These numbers are fits to published measurements of one software generation: no 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
-from pydantic import model_validator
+from pydantic import create_model, model_validator
 
 from perfmodel.specs.facts import Capacity, Count, Duration, Number, Ratio, Share, Spec, fact
 from perfmodel.specs.hardware import check_sources
@@ -58,6 +58,41 @@ class TrainingConstants(Spec):
     """Share of the bandwidth of collectives run alone that they reach inside a training job [1]."""
     ring_only: Share = fact(0.0, "0")
     """1 where the communication library gathers and scatters along rings only [1]."""
+    launch_backward: Number = fact(1.0, "1")
+    """Host time of a layer's backward pass over that of its forward pass [1]."""
+    launch_tensor: Number = fact(0.0, "0")
+    """Host time that eight tensor ranks on a node add to every launch, relative; fewer by the square of their number,
+    since each launch waits for the last of them [1]."""
+    product_scale: Number = fact(1.0, "1")
+    """Time of matrix products over that of the library the device was measured with [1]."""
+    attention_scale: Number = fact(1.0, "1")
+    """Time of the attention core forward over that of the fused kernels the device was measured with [1]."""
+    attention_backward: Number = fact(1.0, "1")
+    """The same for the attention core backward [1]."""
+    misalignment: Number = fact(0.0, "0")
+    """Power of 64 / (largest power of two up to 64 that divides the sides of a product) in its time [1]."""
+    attention_misalignment: Number = fact(0.0, "0")
+    """The same for the head width in attention that writes its scores [1]."""
+    tensor_latency: Duration = fact(0.0, "0 s")
+    """Waiting per sum of tensor parallelism for every further rank [s]."""
+    tensor_latency_far: Duration = fact(0.0, "0 s")
+    """Waiting per sum of tensor parallelism for every further node [s]."""
+    gradient_pieces: Count = fact(1.0, "1")
+    """Collectives in which a layer's gradients are reduced: 1, or one per parameter tensor [1]."""
+    hand_over: Duration = fact(0.0, "0 s")
+    """Host time per transfer between pipeline stages [s]."""
+    pipelined_launch: Duration = fact(0.0, "0 s")
+    """Least time of a layer, forward and backward, per tensor rank once stages exchange across nodes [s]."""
+    head_balanced: Share = fact(0.0, "0")
+    """1 where stages are cut by work with the output head counted in, 0 where every stage has as many layers [1]."""
+    kept_scale: Number = fact(1.0, "1")
+    """Activations kept for the backward pass over those that the operators need [1]."""
+    gathered_inputs: Share = fact(0.0, "0")
+    """1 where inputs gathered for tensor parallelism are kept whole for the backward pass [1]."""
+    states_scale: Number = fact(1.0, "1")
+    """Memory of weights and gradients over their size: buckets and copies [1]."""
+    logit_memory: Capacity | None = None
+    """Memory of the loss per logit, where it is not the traffic [B]."""
 
 
 class ServingConstants(Spec):
@@ -77,6 +112,12 @@ class ServingConstants(Spec):
     """Share of the device memory that the engine may use [1]."""
 
 
+def _stated(facts: Any) -> dict[str, float]:
+    """Values of the facts that are there."""
+    stated = {name: getattr(facts, name) for name in type(facts).model_fields}
+    return {name: fact.value for name, fact in stated.items() if fact is not None}
+
+
 class _Described(Spec):
     """What both kinds of framework say about themselves."""
 
@@ -93,12 +134,51 @@ class _Described(Spec):
         check_sources(self, self.sources)
         return self
 
+    @property
+    def constants(self) -> dict[str, float]:
+        """Every stated constant in base units."""
+        return _stated(self.facts)  # type: ignore[attr-defined]  # both kinds have them
+
+
+_HINTS = get_type_hints(TrainingConstants, include_extras=True)
+_CHANGES: dict[str, Any] = {name: (_HINTS[name] | None, None) for name in TrainingConstants.model_fields}
+TrainingChanges: Any = create_model("TrainingChanges", __base__=Spec, **_CHANGES)
+"""Any of the constants of a training framework."""
+
+
+class Variant(Spec):
+    """What is different on a device family, in a number format, or from a release on."""
+
+    family: str | None = None
+    """Family of the devices, as their files state it."""
+    format: str | None = None
+    """Format of the matrix products of the layers."""
+    release: str | None = None
+    """First release to which this applies, as `YY.MM`."""
+    facts: TrainingChanges
+    note: str = ""
+
+    def fits(self, family: str | None, format: str, release: str) -> bool:
+        """Whether it applies."""
+        wanted = ((self.family, family), (self.format, format))
+        return all(w is None or w == found for w, found in wanted) and (self.release or "") <= (release or "99.99")
+
 
 class TrainingFramework(_Described):
     """A training framework."""
 
     kind: Literal["training"]
     facts: TrainingConstants
+    variants: tuple[Variant, ...] = ()
+    """Exceptions, later ones winning."""
+
+    def on(self, family: str | None, format: str, release: str = "") -> dict[str, float]:
+        """Constants on a device family in a format; without a release, those of the newest."""
+        found = self.constants
+        for variant in self.variants:
+            if variant.fits(family, format, release):
+                found |= _stated(variant.facts)
+        return found
 
 
 class ServingFramework(_Described):

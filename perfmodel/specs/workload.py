@@ -38,11 +38,12 @@ FORMAT_BYTES = {
     "int8": 1.0,
     "fp6": 0.75,
     "fp4": 0.5,
+    "nvfp4": 0.5,
     "int4": 0.5,
 }
 """Bytes per element of every number format, without scales."""
 
-Format = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "int4"]
+Format = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "nvfp4", "int4"]
 
 
 def _number(dimension: str, *, whole: bool = False, zero: bool = False) -> Any:

@@ -37,7 +37,8 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     """Reduce what each micro-batch has not reduced yet: scatter up to the optimizer's shards, all-reduce beyond.
 
     Where contributions cannot be added on the way, every rank gathers them all. Steps in which gradients still travel
-    as stored have a term of their own.
+    as stored have a term of their own. Software that reduces tensor by tensor pays ``gradient_pieces`` collectives per
+    layer, other software one.
     """
     del x, machine
     lane = "main" if s.layout.sync_at_update else "net"
@@ -61,8 +62,10 @@ def _exchange(family: Family, s: Settled, net: Network, width: Scalar, *, gather
     if gather:
         return all_gather(net, family.among(family.group.size, g), size * family.group.size / g)
     o = maximum(family.shards(s.layout.optimizer_shards), g)
-    seconds = reduce_scatter(net, family.among(o, g), size)
-    return seconds + all_reduce(net, family.among(family.group.size, o), size * g / o)
+    pieces = (s.framework or {}).get("gradient_pieces", 1.0)
+    pieces = pieces * s.first_layers if pieces > 1.0 else 1.0
+    seconds = reduce_scatter(net, family.among(o, g), size / pieces)
+    return pieces * (seconds + all_reduce(net, family.among(family.group.size, o), size * g / o / pieces))
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:

@@ -38,12 +38,23 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Activations forward and gradients backward between neighbours, once per chunk."""
+    """Activations forward and gradients backward between neighbours, once per chunk.
+
+    Some software launches the layers of a stage in step with its neighbours: a floor under every layer.
+    """
     del machine
-    hop = point_to_point(net, s.along("stage"), s.boundary_bytes)
-    exposed = (s.framework or {}).get("pipeline_exposed", 1.0)
+    framework, group = s.framework or {}, s.along("stage")
+    hop = point_to_point(net, group, s.boundary_bytes)
+    exposed, host = framework.get("pipeline_exposed", 1.0), framework.get("hand_over", 0.0)
     crossings = sum(passes for _, passes in s.slots) * x.virtual
-    return [Term("stage hand-over", "boundary", "network", exposed * crossings * hop)]
+    seconds = crossings * (exposed * hop + where(x.pp > 1.0, host, 0.0))
+    terms = [Term("stage hand-over", "boundary", "network", seconds)]
+    floor = framework.get("pipelined_launch", 0.0)
+    if floor:
+        leaves = group.members[0] < group.size
+        wait = where(leaves, floor * s.degree("tensor") / len(s.slots), 0.0)
+        terms += [Term("stage wait", slot, "host cpu", wait, "wait", prefetch=True) for slot, _ in s.slots]
+    return terms
 
 
 def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:

@@ -1,4 +1,4 @@
-"""Activation recomputation: none, the attention core only (selective), or the whole layer (full)."""
+"""Activation recomputation: none, the attention core only (selective), the whole layer, or operator by operator."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["POLICIES", "TECHNIQUE"]
 
-POLICIES = ("none", "selective", "full")
+POLICIES = ("none", "selective", "full", "operators")
+"""``operators`` keeps the result of every second matrix product and of attention, and repeats the rest."""
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """All three policies."""
+    """None, selective and full."""
     del situation
     return (Axis.of("recompute", (0, 1, 2)),)
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
-    """What the backward pass repeats and what therefore is not kept."""
-    del situation
+    """What the backward pass repeats and what therefore is not kept; fused kernels repeat their scores anyway."""
+    core = 0.0 if situation.workload.fused_attention else 1.0
     return {
-        "replay": choose(x.recompute, (0.0, 0.0, 1.0)),
-        "replay_core": choose(x.recompute, (0.0, 1.0, 1.0)),
-        "kept": choose(x.recompute, (1.0, 1.0, 0.0)),
-        "kept_scores": choose(x.recompute, (1.0, 0.0, 0.0)),
+        "replay": choose(x.recompute, (0.0, 0.0, 1.0, 0.5)),
+        "replay_core": choose(x.recompute, (0.0, core, 1.0, core)),
+        "kept": choose(x.recompute, (1.0, 1.0, 0.0, 0.5)),
+        "kept_scores": choose(x.recompute, (1.0, 0.0, 0.0, 0.0)),
     }
 
 
@@ -37,7 +38,8 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
     if s.kept is None:
         return []
     tier = machine.main.tier
-    layer = choose(x.recompute, (0.0, 0.0, 1.0)) * s.kept.inner + choose(x.recompute, (0.0, 1.0, 1.0)) * s.kept.scores
+    inner, scores = choose(x.recompute, (0.0, 0.0, 1.0, 0.5)), choose(x.recompute, (0.0, 1.0, 1.0, 1.0))
+    layer = inner * s.kept.inner + scores * s.kept.scores
     return [Line("recomputed layer", tier, layer * s.sizes.tokens)]
 
 

@@ -71,6 +71,8 @@ class Layout:
     """Share of the attention core that the backward pass repeats [1]."""
     kept: Scalar = least_of()
     """Share of a layer's inner activations kept for the backward pass [1]."""
+    activations_whole: Scalar = most()
+    """1 where tensor ranks each hold the whole activations between matrices (no sequence parallelism)."""
     kept_scores: Scalar = least_of()
     """Share of materialised attention scores kept for the backward pass [1]."""
     virtual_stages: Scalar = product()

