@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import errors_of
 from perfmodel.calibration.training import Block, blocks, predict, stated_constants
-from perfmodel.calibration.training_rows import FitEntry, TrainingRow, sources, training_rows
+from perfmodel.calibration.training_rows import TrainingRow, training_rows
+from perfmodel.calibration.training_sources import FitEntry, sources
 from perfmodel.calibration.training_write import with_constants
 from perfmodel.specs.locate import find_framework
 

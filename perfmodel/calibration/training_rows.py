@@ -10,15 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field
-
 from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.training_sources import Entry, entry_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, Layer, Mlp, Moe, Run
-from perfmodel.specs.facts import Spec
-from perfmodel.specs.load import parse
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import load_model
-from perfmodel.specs.yamlfile import read
 from perfmodel.techniques.sharding import ALL
 
 __all__ = [
@@ -38,55 +34,6 @@ POLICIES = {"none": 0.0, "0": 0.0, "no": 0.0, "selective": 1.0, "core": 1.0, "fu
 GIB, GB = 2.0**30, 1e9
 LENGTHS = {"seq_len": "the sequence length", "global_batch": "the global batch"}
 DEFAULT_VOCABULARY = 51200
-
-
-class Entry(Spec):
-    """Software and machine of a source, and what it leaves unsaid."""
-
-    when: dict[str, str]
-    framework: str
-    cluster: str | None = None
-    assume: dict[str, str | int | float] = Field(default_factory=dict)
-    fit: bool = True
-    """Whether its rows may calibrate the framework: not where another machine, or another program, stands behind it."""
-    why: str = ""
-
-
-class MachineEntry(Spec):
-    """Cluster that a name of a device stands for where the source has no machine of its own."""
-
-    gpu: str
-    cluster: str
-
-
-class ModelEntry(Spec):
-    """Model that a name in a table means."""
-
-    name: str
-    model: str
-
-
-class FitEntry(Spec):
-    """Constants of a framework that its runs can tell."""
-
-    framework: str
-    times: tuple[str, ...]
-    memory: tuple[str, ...] = ()
-
-
-class Sources(Spec):
-    """Contents of ``training_sources.yaml``."""
-
-    entries: tuple[Entry, ...]
-    machines: tuple[MachineEntry, ...]
-    models: tuple[ModelEntry, ...]
-    fits: tuple[FitEntry, ...]
-
-
-@lru_cache(maxsize=1)
-def sources() -> Sources:
-    """What is known about the sources of training tables."""
-    return parse(Sources, read(Path(__file__).with_name("training_sources.yaml")))
 
 
 class Setup(NamedTuple):
@@ -138,14 +85,6 @@ class TrainingRow:
     fit: bool = True
     unstated: tuple[str, ...] = ()
     extra: Mapping[str, float] = field(default_factory=dict)
-
-
-def entry_of(row: Mapping[str, str]) -> Entry:
-    """Return the first entry whose patterns the row fits."""
-    for entry in sources().entries:
-        if all(re.search(p, row.get(c, ""), re.IGNORECASE) for c, p in entry.when.items()):
-            return entry
-    raise Unpredictable("no software is known for this source")
 
 
 def _number(row: Mapping[str, str], name: str) -> float | None:

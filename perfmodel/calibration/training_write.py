@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import get_type_hints
 
 from perfmodel.specs.framework import TrainingConstants
 
@@ -15,7 +16,7 @@ KEY = "runs"
 
 def _text(name: str, value: float) -> str:
     """A value with the unit its fact needs."""
-    dimension = str(TrainingConstants.model_fields[name].metadata)
+    dimension = str(get_type_hints(TrainingConstants, include_extras=True)[name])
     if "'s'" in dimension:
         return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"
     if "'B'" in dimension:

@@ -101,7 +101,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         for slot, _ in s.slots
     ]
     state = recurrent_bytes(s.architecture, kv_split=s.split("kv"))
-    if state == 0.0:
+    if isinstance(state, float) and state == 0.0:
         return emitted
     exchange = s.layout.state_exchange or gather_states
     crossing, _ = crossing_elements(s.architecture, attention=False)
