@@ -69,8 +69,8 @@ def call_terms(
                 replayed=replayed,
                 bound=kernel_lower_bound(call.work, engine) * call.share * scale,
                 core=call.region == "attention core",
-                compute=kernel.compute * factor if engine.name == "main" else 0.0,
-                memory=kernel.memory * factor if engine.name == "main" else 0.0,
+                compute=kernel.compute * times if engine.name == "main" else 0.0,
+                memory=kernel.memory * times if engine.name == "main" else 0.0,
             )
         )
     return terms
