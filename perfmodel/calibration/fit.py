@@ -142,7 +142,7 @@ class _Prior(NamedTuple):
     scale: float
 
     def of(self, parameters: Sequence[Parameter]) -> tuple[Array, Array]:
-        values = [self.centre.get(p.name, p.default) for p in parameters]
+        values = [self.centre.get(p.name, 0.0) or p.default for p in parameters]  # zero: the class states none
         return np.log(values), np.array([p.sigma * self.scale for p in parameters])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,20 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import PerfmodelError
 from perfmodel.machine.engine import Constants, Engine
+from perfmodel.specs.system import load_device
 from perfmodel.units import Seconds
 
-__all__ = ["Array", "Columns", "Group", "Identity", "Key", "OperatorModel", "Parameter", "Unpredictable"]
+__all__ = [
+    "Array",
+    "Columns",
+    "Group",
+    "Identity",
+    "Key",
+    "OperatorModel",
+    "Parameter",
+    "Unpredictable",
+    "on_processor",
+]
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
@@ -47,6 +59,16 @@ class Key(NamedTuple):
     format: str
     variant: str
     origin: str
+
+
+def on_processor(key: Key) -> bool:
+    """Whether the device is a processor, whose libraries of matrix products differ from those of accelerators."""
+    return _class_of(key.device) == "cpu"
+
+
+@lru_cache(maxsize=256)
+def _class_of(device: str) -> str:
+    return load_device(device).device_class
 
 
 class Parameter(NamedTuple):

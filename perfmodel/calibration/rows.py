@@ -58,7 +58,7 @@ def read_tables(paths: Iterable[str | Path], *, own: str | Path | None = None) -
         If a path does not exist or is no table.
     """
     names = {} if own is None else _names(own)
-    return [_table(path, names) for path in files_of(paths)]
+    return [table for path in files_of(paths) for table in _tables(path, names)]
 
 
 def _names(own: str | Path) -> dict[str, str]:
@@ -98,7 +98,31 @@ def _files(paths: Iterable[str | Path]) -> Iterator[Path]:
             yield path
 
 
-def _table(path: Path, names: Mapping[str, str]) -> Table:
+def _tables(path: Path, names: Mapping[str, str]) -> Iterator[Table]:
+    """Contents of a file, operator by operator where a column ``operator`` says whose rows they are."""
+    header, rows = _rows(path)
+    if "operator" not in header:
+        yield _table(path, next((m for m in OPERATOR_MODELS if m.matches(header)), None), rows, names)
+        return
+    kinds: dict[str, list[tuple[int, dict[str, str]]]] = {}
+    for line, row in rows:
+        kinds.setdefault(row["operator"] or "", []).append((line, row))
+    for kind, members in kinds.items():
+        found = (m for m in OPERATOR_MODELS if m.name == kind and m.matches(header))
+        yield _table(path, next(found, None), members, names)
+
+
+def _table(
+    path: Path, model: OperatorModel | None, rows: list[tuple[int, dict[str, str]]], names: Mapping[str, str]
+) -> Table:
+    table = Table(str(path), model, len(rows))
+    if model is not None:
+        _sort(table, model, rows, names)
+    return table
+
+
+def _rows(path: Path) -> tuple[frozenset[str], list[tuple[int, dict[str, str]]]]:
+    """Names of the columns, and every row with its line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
@@ -109,11 +133,7 @@ def _table(path: Path, names: Mapping[str, str]) -> Table:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SpecError(reason, file=str(path)) from error
-    model = next((m for m in OPERATOR_MODELS if m.matches(header)), None)
-    table = Table(str(path), model, len(rows))
-    if model is not None:
-        _sort(table, model, rows, names)
-    return table
+    return header, rows
 
 
 def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, str]]], names: Mapping[str, str]) -> None:

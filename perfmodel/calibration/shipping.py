@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from perfmodel.calibration.fit import fit_groups
-from perfmodel.calibration.model import Group
+from perfmodel.calibration.model import Group, Key
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import read_tables
 from perfmodel.calibration.store import Fitted, family_of, shipped
@@ -88,13 +88,15 @@ def device_text(data: dict[str, Any], name: str, fits: Iterable[Fitted]) -> str:
     name : name of the new device.
     fits : groups of that device; pooled ones become the constants that plans use.
     """
+    fits = list(fits)
     groups = [f.group for f in fits]
     names = [n for n in (data["name"], *data.get("aliases", ())) if n != name]
     data = {**data, "name": name, "aliases": names, "sources": {**data["sources"], "calibrated": _told(groups)}}
     kernels = {operator: dict(formats) for operator, formats in data.get("kernels", {}).items()}
-    for group in groups:
-        if group.variant == POOLED and group.operator in KERNEL_CONSTANTS:
-            kernels.setdefault(group.operator, {}).update(_facts(group))
+    for fit in fits:
+        if fit.group.variant == POOLED and fit.group.operator in KERNEL_CONSTANTS:
+            measured = {g.format for g in groups if g.operator == fit.group.operator}
+            kernels.setdefault(fit.group.operator, {}).update(_facts(fit, measured))
     data["kernels"] = kernels
     data["calibration"] = [_plain(g) for g in groups]
     return _yaml(data)
@@ -105,32 +107,36 @@ def _told(groups: Iterable[CalibrationGroup]) -> str:
     return "fit to measurements: " + (", ".join(origins) or "of the user")
 
 
-def _facts(group: CalibrationGroup) -> dict[str, Any]:
+def _facts(fit: Fitted, measured: Collection[str]) -> dict[str, Any]:
     """Facts of a pooled group, under the format that plans look up."""
+    group = fit.group
     allowed = KERNEL_CONSTANTS[group.operator]
-    units = {p.name: p.unit for p in model_named(group.operator).parameters(_key(group))}
+    key = Key(group.operator, fit.device, group.format, group.variant, group.origin)
+    units = {p.name: p.unit for p in model_named(group.operator).parameters(key)}
     facts = {
         name: _fact(value, units.get(name, "1"), group) for name, value in group.constants.items() if name in allowed
     }
-    wanted = planned_format(group.format)
+    wanted = planned_format(group.format, measured)
     return {wanted: facts} if wanted else {}
 
 
-def planned_format(format: str) -> str | None:
-    """Format under which plans look up constants measured in ``format``: ``any`` for 16 bits, none for variants.
+def planned_format(format: str, measured: Collection[str]) -> str | None:
+    """Format under which plans look up constants measured in ``format``, given all formats measured of an operator.
+
+    The widest use, ``any``, goes to 16 bits, or to 32 where nothing narrower was measured; variants get none.
 
     Examples
     --------
-    >>> planned_format("bf16"), planned_format("fp8"), planned_format("w4a16")
-    ('any', 'fp8', None)
+    >>> planned_format("bf16", ["bf16", "fp32"]), planned_format("fp32", ["bf16", "fp32"])
+    ('any', 'fp32')
+    >>> planned_format("fp32", ["fp32"])
+    'any'
+    >>> planned_format("fp8", ["bf16", "fp8"]), planned_format("w4a16", ["bf16", "w4a16"])
+    ('fp8', None)
     """
-    return {"bf16": "any", "fp8": "fp8", "nvfp4": "nvfp4", "int8": "int8"}.get(format)
-
-
-def _key(group: CalibrationGroup) -> Any:
-    from perfmodel.calibration.model import Key
-
-    return Key(group.operator, "", group.format, group.variant, group.origin)
+    if format == next((name for name in ("bf16", "fp16", "fp32") if name in measured), None):
+        return "any"
+    return format if format in ("fp32", "fp8", "nvfp4", "int8") else None
 
 
 def _fact(value: float, unit: str, group: CalibrationGroup) -> dict[str, Any]:

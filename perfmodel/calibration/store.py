@@ -123,7 +123,9 @@ class Store:
         family = family_of(key.device)
         found = self._index.get((key.operator, key.format), [])
         own = [f.group for f in found if f.device == key.device]
-        kin = [f.group for f in found if all_kin or (family and f.family == family)]
+        alike = _class_of(key.device)
+        related = (f for f in found if (all_kin and _class_of(f.device) == alike) or (family and f.family == family))
+        kin = [f.group for f in related]
         same = [g for g in kin if g.variant == key.variant]
         return [
             ("fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]),

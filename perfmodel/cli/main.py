@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import typer
 
 import perfmodel
-from perfmodel.cli import bounds, claims, estimate, plan, roofline, specs, validate
+from perfmodel.cli import bounds, claims, estimate, measure, plan, roofline, specs, validate
 from perfmodel.errors import PerfmodelError
 
 __all__ = ["app", "main"]
@@ -37,6 +37,7 @@ app.command("roofline", epilog=roofline.EPILOG)(roofline.command)
 app.add_typer(bounds.app, name="bounds")
 app.add_typer(specs.app, name="specs")
 app.command("claims")(claims.command)
+app.command("measure", epilog=measure.EPILOG)(measure.command)
 app.command("validate")(validate.command)
 app.command("calibrate")(validate.calibrate_command)
 

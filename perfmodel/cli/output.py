@@ -126,14 +126,14 @@ def _umask() -> int:
 class Progress:
     """A bar on standard error, only where a person waits for more than a second."""
 
-    def __init__(self, patience: float = 1.0) -> None:
-        self.started, self.patience = time.monotonic(), patience
+    def __init__(self, patience: float = 1.0, what: str = "plans for") -> None:
+        self.started, self.patience, self.what = time.monotonic(), patience, what
         self.shown = sys.stderr.isatty()
         self.bar: Any = None
         self.tasks: dict[str, Any] = {}
 
-    def __call__(self, workload: str, done: int, total: int) -> None:
-        """Report plans judged."""
+    def __call__(self, workload: str, done: int, total: int, now: str = "") -> None:
+        """Report plans judged, or other things done, and what comes now."""
         if not self.shown or (self.bar is None and time.monotonic() - self.started < self.patience):
             return
         if self.bar is None:
@@ -143,8 +143,9 @@ class Progress:
             self.bar = Bar(console=Console(stderr=True), transient=True)
             self.bar.start()
         if workload not in self.tasks:
-            self.tasks[workload] = self.bar.add_task(f"plans for {workload}", total=total)
-        self.bar.update(self.tasks[workload], completed=done)
+            self.tasks[workload] = self.bar.add_task("", total=total)
+        text = f"{self.what} {now or workload}"
+        self.bar.update(self.tasks[workload], completed=done, total=total, description=text)
 
     def __enter__(self) -> Progress:
         return self

@@ -64,6 +64,7 @@ class Constants:
     corner: Scalar = 3.0
     quantise_launch: Seconds = 0.0
     quantise_fraction: Scalar = 0.0
+    pack_fraction: Scalar = 0.0
     row_step: Seconds = 0.0
     ramp: Seconds = 0.0
     row_floor: Scalar = 0.0

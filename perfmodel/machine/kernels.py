@@ -20,6 +20,8 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``corner``                power of the smooth maximum of busy units and memory: how well the two overlap
 ``quantise_launch``       launch of the pass that quantises activations in front of a product [s]
 ``quantise_fraction``     its share of the bandwidth; 0: there is no such pass
+``pack_fraction``         share of the bandwidth at which a library copies weights or keys into the order that
+                          products of several rows read; 0: they are kept in that order
 ``row_step``              time of 1024 numbers of a row that one unit streams alone [s]
 ``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
 ``cache_share``           share of that memory that keeps data from one call to the next
@@ -141,6 +143,10 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
     memory = _memory_time(work, engine, c)
     reduced = PARTIAL_BYTES * batch * m * n / (engine.bandwidth * c.memory_fraction)
 
+    overhead = c.launch + _quantise_time(work, engine, c)
+    if not _is(c.pack_fraction, 0.0):
+        overhead = overhead + _pack_time(storage(work.format).bytes * batch * k * n, m, engine, c)
+
     floor, fill = c.k_step, c.prologue
     fluid, whole = 1.0 - c.wave_quantisation, c.wave_quantisation
 
@@ -156,7 +162,6 @@ def _gemm(work: Work, engine: Engine) -> KernelTime:
         add = where(split > 1.0, c.split_launch + split * reduced, 0.0)
         return smooth_maximum(best, memory, c.corner) + add
 
-    overhead = c.launch + _quantise_time(work, engine, c)
     fastest = least(total, GEMM_SPLITS, m, n, k, batch, rate, memory, c.k_step, c.prologue, c.split_launch, c.corner)
     ideal = work.flops / (rate * engine.units)
     return KernelTime(overhead + fastest, ideal, memory, overhead)
@@ -169,6 +174,16 @@ def _quantise_time(work: Work, engine: Engine, c: Constants) -> Seconds:
     m, _, k, batch = work.shape
     moved = batch * m * k * (2.0 + storage(work.format).bytes)
     return c.quantise_launch + moved / (engine.bandwidth * c.quantise_fraction)
+
+
+def _pack_time(size: Bytes, rows: Scalar, engine: Engine, c: Constants) -> Seconds:
+    """Copy of the stationary operand into blocks, read and written once in front of its use by several rows [1]_.
+
+    References
+    ----------
+    .. [1] K. Goto, R. van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34 (2008).
+    """
+    return where(rows > 1.0, 2.0 * size / (engine.bandwidth * c.pack_fraction), 0.0)
 
 
 def _attention(work: Work, engine: Engine) -> KernelTime:
@@ -217,9 +232,12 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
         add = where(split > 1.0, c.split_launch + split * partial, 0.0)
         return smooth_maximum(maximum(blocks, arithmetic), memory, c.corner) + add
 
+    overhead = c.launch + c.row_cost * rows
+    if not _is(c.pack_fraction, 0.0):
+        overhead = overhead + _pack_time(work.compulsory_bytes, rows / heads, engine, c)
     sizes = (keys, heads, memory, arithmetic, partial, step, fill, c.split_launch, c.corner)
     fastest = least(total, DECODE_SPLITS, *sizes)
-    return KernelTime(c.launch + fastest + c.row_cost * rows, arithmetic, memory, c.launch)
+    return KernelTime(overhead + fastest, arithmetic, memory, overhead)
 
 
 def _moe(work: Work, engine: Engine) -> KernelTime:

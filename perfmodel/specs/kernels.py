@@ -26,6 +26,7 @@ KERNEL_CONSTANTS: dict[str, tuple[str, ...]] = {
         "corner",
         "quantise_launch",
         "quantise_fraction",
+        "pack_fraction",
     ),
     "attention": (
         "compute_fraction",
@@ -48,6 +49,7 @@ KERNEL_CONSTANTS: dict[str, tuple[str, ...]] = {
         "split_launch",
         "corner",
         "row_cost",
+        "pack_fraction",
     ),
     "elementwise": ("memory_fraction", "launch"),
     "scan": ("compute_fraction", "memory_fraction", "launch"),
@@ -90,6 +92,7 @@ NEUTRAL_CONSTANTS = frozenset(
         "corner",
         "quantise_launch",
         "quantise_fraction",
+        "pack_fraction",
         "ramp",
         "row_floor",
         "window_margin",
@@ -139,6 +142,8 @@ class KernelConstants(Spec):
     """Keys, in blocks of 128, that a tile reads beyond a sliding window [1]."""
     masked_share: Share | None = None
     """Share of the other masked keys that fused attention does not skip [1]."""
+    pack_fraction: Number | None = None
+    """Share of the bandwidth at which weights or keys are copied into blocks; 0: they are not [1]."""
     row_cost: Duration | None = None
     """Time per query row of all heads and sequences in decode attention [s]."""
     token_cost: Duration | None = None

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable
+from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, on_processor
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.attention import attention, decode_attention
@@ -19,9 +19,17 @@ from perfmodel.units import Seconds
 
 __all__ = ["DECODE", "PREFILL", "PUBLISHED", "STAND_INS", "cache_format", "compute_format"]
 
-_NAMES = {"bfloat16": "bf16", "bf16": "bf16", "float16": "bf16", "fp16": "bf16", "fp16/bf16": "bf16", "fp8": "fp8"}
+_NAMES = {
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float16": "bf16",
+    "fp16": "bf16",
+    "fp16/bf16": "bf16",
+    "fp8": "fp8",
+    "fp32": "fp32",
+}
 """Formats as measurements call them; both 16-bit formats run at one rate through the same kernels."""
-_BYTES = {"bf16": 2.0, "fp8": 1.0}
+_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0}
 STAND_INS = {"bf16 kv fp8": ("bf16", "fp8"), "fp8": ("bf16 kv fp8", "bf16"), "bf16": ("bf16 kv fp8",)}
 """Formats whose constants stand in for those of another, best first."""
 
@@ -47,10 +55,10 @@ def compute_format(format: str) -> str:
 
     Examples
     --------
-    >>> compute_format("bf16 kv fp8"), compute_format("context bf16")
-    ('fp8', 'bf16')
+    >>> compute_format("bf16 kv fp8"), compute_format("context bf16"), compute_format("fp32")
+    ('fp8', 'bf16', 'fp32')
     """
-    return "fp8" if "fp8" in format else "bf16"
+    return next((name for name in ("fp8", "fp32") if name in format), "bf16")
 
 
 def _sizes(row: Mapping[str, str], names: tuple[str, ...]) -> dict[str, float]:
@@ -90,6 +98,7 @@ def _predict_prefill(columns: Columns, engine: Engine, constants: Constants, for
         columns["kv_len"],
         causal=bool(np.all(columns["causal"])),  # kernels without a causal mask are groups of their own
         window=columns["window"],
+        element_bytes=4.0 if used == "fp32" else 2.0,
         kv_bytes=columns["cache_bytes"],
         format=used,
     )
@@ -197,9 +206,12 @@ _DECODE = (
 )
 
 
+_PACK = Parameter("pack_fraction", 0.5, 0.02, 4.0, 0.8)
+
+
 def _decode_parameters(key: Key) -> tuple[Parameter, ...]:
-    del key
-    return _DECODE
+    """Return the constants of decode; on a processor, groups of heads are products of a library that copies keys."""
+    return (*_DECODE, _PACK) if on_processor(key) else _DECODE
 
 
 DECODE = OperatorModel(

@@ -21,7 +21,7 @@ _POINTWISE = frozenset({"add", "gelu", "copy", "mul", "relu", "silu"})
 def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     if row["dtype"] not in _BYTES:
         raise Unpredictable(f"number format {row['dtype']}")
-    timed = row.get("timing", "") or "unnamed"
+    timed = row.get("timing", "") or row.get("framework", "") or "unnamed"
     sizes = {
         "bytes": float(row["bytes_read"]) + float(row["bytes_written"]),
         "rows": float(row["rows"]),

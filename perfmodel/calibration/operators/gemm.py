@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable
+from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, on_processor
 from perfmodel.elementwise import smooth_maximum
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
@@ -17,17 +17,18 @@ __all__ = ["MODEL"]
 
 
 class _Format(NamedTuple):
-    """What a measured format multiplies in, and bytes per weight and per activation read."""
+    """What a measured format multiplies in, and bytes per weight, per activation read and per result."""
 
     compute: str
     weight: float
     activation: float
+    result: float = 2.0
 
 
 _SCALED = {name: _Format(name, STORAGE[name].bytes, STORAGE[name].bytes) for name in ("fp8", "int8", "nvfp4", "mxfp4")}
 FORMATS: dict[str, _Format] = {
-    "fp32": _Format("fp32", 4.0, 4.0),
-    "tf32": _Format("tf32", 4.0, 4.0),
+    "fp32": _Format("fp32", 4.0, 4.0, 4.0),
+    "tf32": _Format("tf32", 4.0, 4.0, 4.0),
     "bf16": _Format("bf16", 2.0, 2.0),
     "fp16": _Format("fp16", 2.0, 2.0),
     **_SCALED,
@@ -65,6 +66,7 @@ def _predict(columns: Columns, engine: Engine, constants: Constants, format: str
         columns["m"],
         columns["n"],
         columns["k"],
+        element_bytes=f.result,
         weight_bytes=f.weight,
         input_bytes=f.activation,
         format=f.compute,
@@ -87,6 +89,7 @@ _QUANTISE = (
     Parameter("quantise_launch", 1.8e-6, 0.1e-6, 40e-6, 0.7, "s"),
     Parameter("quantise_fraction", 0.5, 0.05, 1.2, 0.5),
 )
+_PACK = Parameter("pack_fraction", 0.5, 0.02, 4.0, 0.8)
 _CACHE = Parameter("cache_speed", 1.5, 1.0, 8.0, 0.6, "1", artefact=True)
 _HOST = Parameter("host_floor", 10e-6, 1e-7, 1e-3, 2.0, "s", artefact=True)
 
@@ -97,6 +100,8 @@ def _parameters(key: Key) -> tuple[Parameter, ...]:
         found += _QUANTISE
     if key.format == "fp8_block" or key.variant.startswith(_EAGER):
         found.append(_HOST)
+    if on_processor(key):
+        found.append(_PACK)
     return tuple(found)
 
 
