@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import NamedTuple, Protocol
 
 from perfmodel.errors import SpecError, UnknownName
@@ -92,9 +93,11 @@ def open_backend(name: str, *, device: str, threads: int, cache: float, memory: 
         return NumpyBackend(threads, cache, memory)
     if name == "torch":
         try:
-            from perfmodel.measure.torch_backend import TorchBackend
+            torch = importlib.import_module("torch")
         except ImportError as error:
             remedy = "pip install 'perfmodel[torch]', or --backend numpy"
             raise SpecError(f"PyTorch cannot be imported ({error}); {remedy}", field="--backend", found=name) from None
-        return TorchBackend(device, threads, cache, memory)
+        from perfmodel.measure.torch_backend import TorchBackend
+
+        return TorchBackend(torch, device, threads, cache, memory)
     raise UnknownName("backend", name, BACKENDS, remedy="there are " + ", ".join(BACKENDS))

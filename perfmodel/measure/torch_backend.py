@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
-
-import torch
-from torch.nn import functional
 
 from perfmodel.errors import SpecError
 from perfmodel.measure.backend import Prepared, rotation
@@ -16,19 +14,27 @@ from perfmodel.measure.timer import Call, Sample, Stopwatch, host_stopwatch
 
 __all__ = ["TorchBackend"]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Number formats as PyTorch calls them."""
 LARGEST_ARENA = 4 * 2**30
 ALIGNED = 256
 """Bytes between possible starts of operands."""
 
 
 class TorchBackend:
-    """Tensors on one device."""
+    """Tensors on one device.
+
+    Parameters
+    ----------
+    torch : the library.
+    device : ``cpu`` or ``cuda``.
+    threads, cache, memory : threads, last cache and free memory of the processor [B].
+    """
 
     framework = "torch"
 
-    def __init__(self, device: str, threads: int, cache: float, memory: float) -> None:
-        self.version, self.device = str(torch.__version__), device
+    def __init__(self, torch: Any, device: str, threads: int, cache: float, memory: float) -> None:
+        self.torch, self.version, self.device = torch, str(torch.__version__), device
         if device == "cuda":
             if not torch.cuda.is_available():
                 raise SpecError("PyTorch finds no accelerator", field="--device", found=device, allowed="cpu")
@@ -38,14 +44,15 @@ class TorchBackend:
             memory = float(torch.cuda.mem_get_info()[0])
             self.formats: tuple[str, ...] = ("bf16", "fp16", "fp32")
             self.blas = f"{'HIP' if torch.version.hip else 'CUDA'} {torch.version.hip or torch.version.cuda}"
-            self.stopwatch: Stopwatch = device_stopwatch
+            self.stopwatch: Stopwatch = device_stopwatch(torch)
         else:
             self.accelerator, self.threads, self.facts = "", threads, {}
             torch.set_num_threads(threads)
-            self.formats, self.blas = ("fp32", "bf16"), _blas()
+            self.formats, self.blas = ("fp32", "bf16"), _blas(torch)
             self.stopwatch = host_stopwatch(threads)
         self.cache, self.room = cache, memory / 2.0
-        self.arena = self._bytes(int(min(max(2.0**28, 4.0 * cache), memory / 8.0, LARGEST_ARENA)))
+        size = int(min(max(2.0**28, 4.0 * cache), memory / 16.0, LARGEST_ARENA))
+        self.arena, self.results = self._bytes(size), self._bytes(size // 2)
 
     def prepare(self, job: Job) -> Prepared:
         """Put operands into memory and return what to call."""
@@ -55,10 +62,13 @@ class TorchBackend:
 
     def _bytes(self, size: int) -> Any:
         """Memory full of numbers that are finite in every format."""
-        return torch.full((size,), 0x3C, dtype=torch.uint8, device=self.device)
+        return self.torch.full((size,), 0x3C, dtype=self.torch.uint8, device=self.device)
+
+    def _dtype(self, job: Job) -> Any:
+        return getattr(self.torch, DTYPES[job.dtype])
 
     def _tensor(self, job: Job, *shape: int) -> Any:
-        return self._bytes(math.prod(shape) * FORMAT_BYTES[job.dtype]).view(DTYPES[job.dtype]).view(shape)
+        return self._bytes(math.prod(shape) * FORMAT_BYTES[job.dtype]).view(self._dtype(job)).view(shape)
 
     def _rotating(self, job: Job, *shape: int) -> tuple[Callable[[int], Any], bool]:
         """Copy ``i`` of a tensor."""
@@ -66,7 +76,7 @@ class TorchBackend:
         step = -(-size // ALIGNED) * ALIGNED
         if step > len(self.arena):
             self.arena = self._bytes(step)
-        arena, dtype = self.arena, DTYPES[job.dtype]
+        arena, dtype = self.arena, self._dtype(job)
         copies, resident = rotation(step, len(arena), self.cache)
         tensors = [arena[i * step : i * step + size].view(dtype).view(shape) for i in range(min(copies, 4096))]
         return lambda i: tensors[i % len(tensors)], resident
@@ -76,7 +86,7 @@ class TorchBackend:
         m, n, k = job.size("m"), job.size("n"), job.size("k")
         weight, resident = self._rotating(job, n, k)
         a, out = self._tensor(job, m, k), self._tensor(job, m, n)
-        return Prepared(lambda i: torch.mm(a, weight(i).t(), out=out), resident, "mm")
+        return Prepared(lambda i: self.torch.mm(a, weight(i).t(), out=out), resident, "mm")
 
     def _attention(self, job: Job) -> Prepared:
         """Scaled dot-product attention; a chunk of a longer sequence is masked by the backend's aligned mask."""
@@ -88,51 +98,59 @@ class TorchBackend:
         if q_len == kv_len:
             options["is_causal"] = True
         elif q_len > 1:
-            from torch.nn.attention.bias import causal_lower_right
-
-            options["attn_mask"] = causal_lower_right(q_len, kv_len)
+            bias = importlib.import_module("torch.nn.attention.bias")
+            options["attn_mask"] = bias.causal_lower_right(q_len, kv_len)
+        run = self.torch.nn.functional.scaled_dot_product_attention
 
         def call(i: int) -> object:
             keys, values = pair(i)
-            return functional.scaled_dot_product_attention(q, keys, values, **options)
+            return run(q, keys, values, **options)
 
-        with torch.inference_mode():
+        with self.torch.inference_mode():
             call(0)  # says now whether the library has a kernel for it
         return Prepared(call, resident, "sdpa")
 
     def _stream(self, job: Job) -> Prepared:
         rows, cols, op = job.size("rows"), job.size("cols"), str(job.sizes["op"])
         read, resident = self._rotating(job, 2 if op == "add" else 1, rows, cols)
-        write, _ = self._rotating(job, rows, cols)
+        size = rows * cols * FORMAT_BYTES[job.dtype]
+        if size > len(self.results):
+            self.results = self._bytes(size)
+        targets = self.results[: len(self.results) // size * size].view(self._dtype(job)).view(-1, rows, cols)
         scale = self._tensor(job, cols)
         if op == "copy":
-            return Prepared(lambda i: write(~i).copy_(read(i)[0]), resident, op)
+            return Prepared(lambda i: targets[i % len(targets)].copy_(read(i)[0]), resident, op)
         if op == "add":
-            return Prepared(lambda i: torch.add(read(i)[0], read(i)[1], out=write(~i)), resident, op)
-        return Prepared(lambda i: functional.rms_norm(read(i)[0], (cols,), scale), resident, op)
+            return Prepared(lambda i: self.torch.add(*read(i), out=targets[i % len(targets)]), resident, op)
+        norm = self.torch.nn.functional.rms_norm
+        return Prepared(lambda i: norm(read(i)[0], (cols,), scale), resident, op)
 
 
-def device_stopwatch(call: Call, count: int) -> Callable[[], Sample]:
+def device_stopwatch(torch: Any) -> Stopwatch:
     """Time calls on the accelerator between two events.
 
     The calls are captured in a graph and replayed, so that launches from the host do not count; where a call cannot
     be captured they do.
     """
-    replay = _captured(call, count) or (lambda: [call(i) for i in range(count)])
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
-    def run() -> Sample:
-        start.record()
-        replay()
-        end.record()
-        torch.cuda.synchronize()
-        return Sample(start.elapsed_time(end) * 1e-3)
+    def stopwatch(call: Call, count: int) -> Callable[[], Sample]:
+        replay = _captured(torch, call, count) or (lambda: [call(i) for i in range(count)])
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
-    return run
+        def run() -> Sample:
+            start.record()
+            replay()
+            end.record()
+            torch.cuda.synchronize()
+            return Sample(start.elapsed_time(end) * 1e-3)
+
+        return run
+
+    return stopwatch
 
 
-def _captured(call: Call, count: int) -> Callable[[], object] | None:
-    """A graph of the calls; ``None`` where the library refuses."""
+def _captured(torch: Any, call: Call, count: int) -> Callable[[], object] | None:
+    """Return the replay of a graph of the calls; ``None`` where the library cannot capture them."""
     try:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -161,7 +179,7 @@ def _facts(properties: Any) -> dict[str, Any]:
     }
 
 
-def _blas() -> str:
+def _blas(torch: Any) -> str:
     found = [name for name, there in (("MKL", torch.backends.mkl), ("oneDNN", torch.backends.mkldnn)) if _has(there)]
     return " and ".join(found) or "unnamed"
 
