@@ -88,6 +88,7 @@ def _answer(view: View, found: Answer) -> list[str]:
     else:
         said = verdict.verdict(view, found.best)
         text += ["", f"**{said[0]}**", "", *said[1:]]
+        text += [f"\n{line}" for line in verdict.running(view, found.best)]
         text += ["", f"Plan: {verdict.plan_line(view, found.best)}."]
         text += ["", "```", estimate_command(view, found.best), "```"]
         text += _details(view, found.best)

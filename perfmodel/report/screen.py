@@ -102,6 +102,7 @@ def estimate(found: Estimate, page: Page) -> list[Line]:
         lines += page.block("ILLEGAL", [f"This plan cannot run: {'; '.join(broken)}.", "It would give:"], "bad")
     said = verdict.verdict(view, found.plan, use="" if broken else "Legal. ")
     lines += [*page.block("" if broken else "verdict", said[:1], "verdict"), *page.block("", said[1:])]
+    lines += page.block("running", verdict.running(view, found.plan))
     return [*lines, *_details(page, view, found.plan)]
 
 

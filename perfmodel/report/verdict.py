@@ -32,6 +32,7 @@ __all__ = [
     "rejected_sentence",
     "remedies",
     "rival_sentence",
+    "running",
     "search_sentence",
     "speed",
     "verdict",
@@ -41,8 +42,13 @@ __all__ = [
 def verdict(view: View, plan: EvaluatedPlan, *, use: str = "Use ") -> list[str]:
     """What to use and how fast it is; then what that means for the run or the service."""
     if isinstance(view.workload, TrainingWorkload):
-        return [_training(view, plan, use), _run(view, plan), *failures(plan), *power(view, plan)]
-    return [_serving(view, plan, use), _service(view, plan), *power(view, plan)]
+        return [_training(view, plan, use), _run(view, plan)]
+    return [_serving(view, plan, use), _service(view, plan)]
+
+
+def running(view: View, plan: EvaluatedPlan) -> list[str]:
+    """Failures with their checkpoints, and power by what draws it."""
+    return [*_failures(plan), *_power(view, plan)]
 
 
 def _number(plan: EvaluatedPlan, name: str) -> float:
@@ -74,7 +80,11 @@ def _run(view: View, plan: EvaluatedPlan) -> str:
     tokens = f"{format_count(workload.tokens)} tokens" if isinstance(workload, TrainingWorkload) else "The run"
     days = format_seconds(_number(plan, "run_days") * 86400)
     expected = format_seconds(_number(plan, "expected_days") * 86400)
-    parts = [days if expected == days else f"{expected} with failures ({days} without)"]
+    parts = [
+        days
+        if expected == days
+        else f"{expected} with failures ({days} without, goodput {percent(_number(plan, 'goodput'), 1)})"
+    ]
     if view.per_node > 1:
         parts.append(f"{format_count(_number(plan, 'expected_node_hours'))} node-hours")
     parts.append(f"{format_count(_number(plan, 'expected_device_hours'))} {view.noun}-hours")
@@ -88,7 +98,7 @@ def _run(view: View, plan: EvaluatedPlan) -> str:
     return f"{tokens}: " + ", ".join(parts) + "."
 
 
-def failures(plan: EvaluatedPlan) -> list[str]:
+def _failures(plan: EvaluatedPlan) -> list[str]:
     """How often the job is interrupted, and the checkpoints that keep the loss smallest."""
     found = plan.interruptions
     if not found or not math.isfinite(found["mtbf_seconds"]):
@@ -100,7 +110,7 @@ def failures(plan: EvaluatedPlan) -> list[str]:
     ]
 
 
-def power(view: View, plan: EvaluatedPlan) -> list[str]:
+def _power(view: View, plan: EvaluatedPlan) -> list[str]:
     """Average power and what draws it, and what the same provision would carry."""
     total = _number(plan, "average_power_kw")
     if not plan.power or not total or view.system.accelerator.power is None:

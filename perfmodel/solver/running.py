@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, ceil, exp, maximum, minimum
+from perfmodel.elementwise import Scalar, ceil, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.machine.power import Shares, average_power
 from perfmodel.machine.reliability import (
@@ -110,7 +110,7 @@ def interruptions(machine: Machine, step: Step, workload: TrainingWorkload, devi
         return Interruptions(float("inf"), size, write, every, repair, good, 1.0 - good, 0.0, 0.0)
     every = optimal_interval(write, rate) if given is None else given
     good = optimal_goodput(write, repair, rate) if given is None else goodput(every, write, repair, rate)
-    up = float(exp(-rate * repair))
+    up = 1.0 / (1.0 + rate * repair)
     writing = good * write / every
     return Interruptions(1.0 / rate, size, write, every, repair, good, writing, 1.0 - up, up - good - writing)
 
@@ -139,7 +139,8 @@ def expected_metrics(
     whole["run_energy_mwh"] = energy
     whole["run_co2_tonnes"] = None if machine.carbon is None else energy * machine.carbon
     expected = {n.replace("run_", "expected_"): float(v) if v is not None else None for n, v in whole.items()}
-    failures = 0.0 if found.mtbf_seconds == float("inf") else seconds * found.stretch / found.mtbf_seconds
+    running = seconds * found.stretch * (1.0 - found.repair_share)
+    failures = running / found.mtbf_seconds
     return {**expected, "goodput": float(found.goodput), "expected_failures": float(failures)}
 
 

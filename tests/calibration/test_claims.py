@@ -13,6 +13,7 @@ from perfmodel.errors import SpecError, UnknownName
 FOLDER = Path(claims.__file__).parent
 
 KNOWN_TO_FAIL = {
+    ("polca", "inference, servers more under the same supply"),
     ("flash_attention", "GPT-2 medium, sequence 1024, training layers, standard over FlashAttention"),
     ("flash_attention", "time, standard over FlashAttention"),
     ("flightllm", "U280, decode, batch 1"),

@@ -26,7 +26,9 @@ def test_shares_add_up_and_stretch_the_run() -> None:
     assert m["expected_days"] == pytest.approx(m["run_days"] / m["goodput"])
     assert m["expected_cost_usd"] == pytest.approx(m["run_cost_usd"] / m["goodput"])
     assert m["run_energy_mwh"] < m["expected_energy_mwh"] < m["run_energy_mwh"] / m["goodput"], "waiting draws less"
-    assert m["expected_failures"] == pytest.approx(m["expected_days"] * 86400 / parts["mtbf_seconds"])
+    assert m["expected_failures"] == pytest.approx(
+        m["expected_days"] * 86400 * (1 - parts["repair_share"]) / parts["mtbf_seconds"]
+    ), "a job that stands does not fail"
 
 
 def test_no_failures_no_loss() -> None:
