@@ -12,7 +12,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.operators.layers import DECODE_OPERATORS, Call, backward_of, embedding_calls, head_calls, layer_calls
-from perfmodel.phases.emit import resource_of
+from perfmodel.phases.emit import resource_of, uncovered
 from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
 from perfmodel.phases.training import settle_training
 from perfmodel.techniques.settled import Plan, Settled
@@ -116,7 +116,7 @@ def pass_calls(setting: Setting, x: Plan, phase: str) -> tuple[list[tuple[Call, 
         calls, what = _training_calls(s, problem.framework), "forward and backward of one micro-batch"
     else:
         s, machine = settle_passes(x, *arguments)[phase], problem.machine
-        calls = _serving_calls(s)
+        calls = _serving_calls(s, machine)
         what = "one prompt" if phase == "prefill" else "one token for every sequence of the batch"
     return calls, s, machine, what
 
@@ -141,9 +141,10 @@ def _tokens(s: Settled) -> str:
     return f"{count:,g} {many} × {float(sizes.queries):,g} new tokens over {float(sizes.context):,g} keys"
 
 
-def _serving_calls(s: Settled) -> list[tuple[Call, float]]:
+def _serving_calls(s: Settled, machine: Machine) -> list[tuple[Call, float]]:
     """Calls of one pass through every layer, and how often each is run."""
-    layers = [(c, c.share * s.layers) for c in layer_calls(s.architecture, s.sizes)]
+    counted = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
+    layers = [(c, c.share * s.layers) for c in counted]
     head = head_calls(s.architecture, s.sizes, rows=s.sizes.sequences, logit_bytes=SAMPLED_LOGIT_BYTES)
     return [*layers, *((c, 1.0) for c in [*embedding_calls(s.architecture, s.sizes), *head])]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,6 +120,7 @@ def build_engine(
     link: float | None = None,
     tier: str | None = None,
     kernels: str = "",
+    covers: Iterable[str] = (),
 ) -> Engine:
     """Build the engine of ``count`` devices working as one.
 
@@ -132,6 +133,7 @@ def build_engine(
     link : bandwidth of its link to the main engine [B/s].
     tier : memory tier its last memory is; by default a tier of its own.
     kernels : framework whose measured kernels run.
+    covers : operators that its attention kernels do besides.
     """
     units = device.units.value
     levels = []
@@ -152,6 +154,7 @@ def build_engine(
         constants=PlanConstants(device, _merged(device, defaults.get(device.device_class, {})), kernels),
         formats=frozenset(device.formats),
         runs=frozenset(device.runs),
+        covers=frozenset(covers),
         draw=draw_of(power, count),
         clock=clock,
         sustained=power.sustained.value if power and power.sustained else 1.0,
@@ -191,17 +194,18 @@ def draw_of(power: DevicePower | None, count: float = 1.0) -> Draw:
     return Draw(*(w * count for w in watts))
 
 
-def build_machine(system: System, kernels: str = "") -> Machine:
+def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ()) -> Machine:
     """Build the machine a resolved hardware specification describes.
 
     Parameters
     ----------
     system : the specification.
     kernels : framework whose measured kernels its main engine runs; none for what frameworks share.
+    covers : operators that its attention kernels do besides.
     """
     node, cluster = system.cluster.node, system.cluster
     per_node = node.accelerator.count
-    main = build_engine("main", system.accelerator, system.class_constants, kernels=kernels)
+    main = build_engine("main", system.accelerator, system.class_constants, kernels=kernels, covers=covers)
     engines = {"main": main}
     tiers = {main.tier: main.capacity}
     for name, placed in node.engines.items():

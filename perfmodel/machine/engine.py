@@ -138,6 +138,8 @@ class Engine:
     link: BytesPerSecond | None = None
     tier: str = "hbm"
     """Name of the memory tier its last memory is; two engines that share memory name the same tier."""
+    covers: frozenset[str] = frozenset()
+    """Operators that the measured attention kernels of its framework do besides."""
     sustained: Scalar = 1.0
     """Share of the matrix rate that remains under continuous load."""
 

@@ -108,6 +108,7 @@ class Call(NamedTuple):
     share : share of the layers that contain it; an average layer pays ``share`` times its time.
     region : ``attention core`` for what selective recomputation replays, else ``layer``.
     component : which part of the model it belongs to.
+    part : what measured attention kernels may do besides, and then is not counted again: ``rotary``.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Call(NamedTuple):
     share: float
     region: str = "layer"
     component: str = "mlp"
+    part: str = ""
 
 
 def layer_calls(architecture: Architecture, sizes: Sizes) -> list[Call]:
@@ -180,7 +182,11 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
     kv_heads = maximum(a.kv_heads / s.weight_split, 1.0)
     width = q_heads * a.head_dim + kv_heads * a.head_dim
     core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, s.context), s, causal=a.causal)
-    calls = [*_products(a.linears, s, "attention"), _stream(streaming.rotary(s.tokens, width)), core]
+    calls = [
+        *_products(a.linears, s, "attention"),
+        _stream(streaming.rotary(s.tokens, width))._replace(part="rotary"),
+        core,
+    ]
     if s.materialise and not s.decode:
         extra = attn.materialised_attention(s.sequences, q_heads, s.queries, s.context)
         written = streaming.elementwise(extra / 2.0, reads=1.0, writes=0.0, flops_per_element=2.0)
@@ -238,7 +244,7 @@ def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
     """Unabsorbed in prefill (per-head keys and values), absorbed in decode (one latent for all heads)."""
     heads = a.heads / s.weight_split
     calls = _products(a.linears, s, "attention")
-    calls.append(_stream(streaming.rotary(s.tokens, heads * a.rope_dim)))
+    calls.append(_stream(streaming.rotary(s.tokens, heads * a.rope_dim))._replace(part="rotary"))
     seen = s.context if a.index_top_k is None else minimum(s.context, a.index_top_k)
     if s.decode:
         work = attn.decode_attention(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from perfmodel.elementwise import Scalar, is_symbol
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine, KernelTime
-from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
+from perfmodel.machine.kernels import kernel_constants, kernel_lower_bound, kernel_time
 from perfmodel.operators.layers import DECODE_OPERATORS, Call
 from perfmodel.phases.compose import add_up
 from perfmodel.techniques.base import Term
 
-__all__ = ["call_terms", "gathered", "resource_of"]
+__all__ = ["call_terms", "gathered", "resource_of", "uncovered"]
 
 
 def resource_of(kernel: KernelTime, engine: Engine) -> str:
@@ -26,6 +26,16 @@ def resource_of(kernel: KernelTime, engine: Engine) -> str:
     names = ("compute", engine.tier, "launch")
     binding = max(zip(parts, names, strict=True))[1]
     return binding if engine.name == "main" else f"{engine.name} {binding}"
+
+
+def uncovered(calls: Sequence[Call], machine: Machine, core_engine: str = "main") -> list[Call]:
+    """Calls without what the attention kernel of the framework does besides, where it is that kernel that runs."""
+    if not machine.main.covers:
+        return list(calls)
+    cores = [call.work for call in calls if call.region == "attention core"]
+    engine = machine.engine(core_engine if any(w.operator in DECODE_OPERATORS for w in cores) else "main")
+    measured = all(kernel_constants(work, engine).tier == "framework" for work in cores)
+    return [call for call in calls if not (measured and call.part in machine.main.covers)]
 
 
 def call_terms(

@@ -14,7 +14,7 @@ from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
-from perfmodel.phases.emit import call_terms, gathered
+from perfmodel.phases.emit import call_terms, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
@@ -145,7 +145,7 @@ def _settle(
 
 def _pass_terms(s: Settled, machine: Machine, framework: Mapping[str, float]) -> list[Term]:
     """Terms of the model in one pass."""
-    calls = layer_calls(s.architecture, s.sizes)
+    calls = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
     head = head_calls(s.architecture, s.sizes, rows=s.sizes.sequences, logit_bytes=SAMPLED_LOGIT_BYTES)
     terms = call_terms(calls, "layer", machine, core_engine=s.layout.attention_engine)
     terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine)

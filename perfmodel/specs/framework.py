@@ -126,6 +126,8 @@ class _Described(Spec):
     version: str
     kernels: str = ""
     """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
+    covers: tuple[Literal["rotary"], ...] = ()
+    """Operators that its measured attention kernels do beside attention, and that are not counted again."""
     sources: dict[str, str]
     notes: str = ""
 

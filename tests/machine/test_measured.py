@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planning import system
+from planning import model, system
 
 from perfmodel.machine.build import build_machine
 from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.operators import attention, gemm, moe, streaming
+from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.operators.work import Work
+from perfmodel.phases.emit import uncovered
 from perfmodel.specs.calibration import CalibrationFile
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.load import parse
@@ -139,3 +141,17 @@ def test_operators_without_constants_stand_on_others() -> None:
     assert cpu.constant("latent_decode", "bf16").memory_fraction == (
         cpu.constant("decode_attention", "bf16").memory_fraction
     )
+
+
+@pytest.mark.parametrize("architecture", ["llama-3.1-70b", "deepseek-v3"])
+def test_rotation_is_counted_once(architecture: str) -> None:
+    """Left out exactly where the attention kernel that was measured rotates; a device without it counts the call."""
+    framework = load_framework("tensorrt-llm")
+    sizes = Sizes(sequences=4.0, queries=1.0, context=4096.0, decode=True)
+    calls = layer_calls(model(architecture).architecture, sizes)
+    for device, covered in (("h200", True), ("epyc-9654", False)):
+        machine = build_machine(system(device), framework.kernels, framework.covers)
+        left = uncovered(calls, machine)
+        assert len(calls) - len(left) == sum(c.part == "rotary" for c in calls) * covered
+    plain = build_machine(system("h200"), "vllm", load_framework("vllm").covers)
+    assert uncovered(calls, plain) == calls
