@@ -113,6 +113,12 @@ FORMULAS: dict[str, Formula] = {
     "expected_loads": Formula(
         lambda rows, active: sum(moe.expected_loads(rows, active).tiles), _sizes("rows", "active"), {}, {"value": ""}
     ),
+    "long_convolution": Formula(
+        lambda vectors, n, filters: gemm.long_convolution(vectors, n, filters),
+        _sizes("vectors", "n", "filters"),
+        {},
+        {"flops": ""},
+    ),
     "gemv": Formula(gemm.gemv, _sizes("n", "k"), {}, {"flops": ""}),
     "attention": Formula(
         lambda q_len, before, **rest: attention.attention(q_len=q_len, kv_len=q_len + before, **rest),

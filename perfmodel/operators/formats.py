@@ -10,7 +10,7 @@ from perfmodel.specs.architecture import Architecture, Layer, Linear, Moe
 from perfmodel.specs.weight_formats import WeightFormat, weight_formats
 from perfmodel.units import Bytes
 
-__all__ = ["STORAGE", "VARIANTS", "Storage", "mean_row", "storage", "stored_bytes"]
+__all__ = ["STORAGE", "VARIANTS", "Storage", "mean_row", "rescalings", "storage", "stored_bytes"]
 
 
 class Storage(NamedTuple):
@@ -66,6 +66,21 @@ def stored_bytes(f: WeightFormat, row: Scalar) -> Bytes:
     group = row if f.group is None else f.group
     beside = f.mask + (f.scale + f.zero) / group + f.table / row + f.outliers * f.outlier
     return (f.density * (f.bits + f.index) + beside) / 8.0
+
+
+def rescalings(m: Scalar, n: Scalar, k: Scalar, group: Scalar) -> Scalar:
+    """Multiplications by scales in ``C[m, n] = A[m, k] @ W[k, n]`` when each group's sum is scaled, not each operand.
+
+    References
+    ----------
+    .. [1] Y. Zhang et al., "MixPE: quantization and hardware co-design for efficient LLM inference", arXiv:2411.16158.
+
+    Examples
+    --------
+    >>> rescalings(16, 16, 256, 1) / rescalings(16, 16, 256, 128)
+    128.0
+    """
+    return 1.0 * m * n * k / group
 
 
 def mean_row(architecture: Architecture) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from perfmodel.elementwise import Scalar
+from perfmodel.operators.bounds.transforms import monarch_flops, monarch_traffic
 from perfmodel.operators.work import Shape, Work
 from perfmodel.units import Bytes
 
-__all__ = ["gemm", "gemv"]
+__all__ = ["gemm", "gemv", "long_convolution"]
 
 
 def gemm(
@@ -74,3 +75,43 @@ def gemv(n: Scalar, k: Scalar, *, weight_bytes: Bytes = 2.0, format: str = "bf16
     True
     """
     return gemm(1.0, n, k, weight_bytes=weight_bytes, format=format)
+
+
+def long_convolution(
+    vectors: Scalar, n: Scalar, filters: Scalar, *, order: Scalar = 2.0, fast: Scalar = 65536.0, format: str = "bf16"
+) -> Work:
+    r"""Convolution of ``vectors`` of n with filters as long, by Fourier transforms in order-p Monarch form.
+
+    .. math:: F = 8 \cdot 2p\,(2n)^{1 + 1/p}\ \text{per vector}
+
+    Each vector is padded to 2n, transformed, multiplied by its filter and transformed back; every transform is p stages
+    of products with blocks of side :math:`(2n)^{1/p}`, complex ones take 4 real. What fits in ``fast`` elements passes
+    through memory once.
+
+    Parameters
+    ----------
+    filters : different filters among the vectors, stored transformed, two numbers per point.
+    order : stages p of a transform.
+    fast : elements of the memory of one compute unit.
+
+    References
+    ----------
+    .. [1] D. Fu et al., "Monarch Mixer", arXiv:2310.12109.
+    .. [2] D. Fu et al., "FlashFFTConv", arXiv:2311.05908.
+
+    Examples
+    --------
+    >>> long_convolution(1, 2048, 1).flops
+    8388608.0
+    """
+    points = 2.0 * n
+    side = points ** (1.0 / order)
+    moved = vectors * monarch_traffic(points, order, fast) / 2.0 + 2.0 * filters * points
+    return Work(
+        operator="gemm",
+        format=format,
+        flops=8.0 * vectors * monarch_flops(points, order),
+        compulsory_bytes=2.0 * moved,
+        reuse_power=0.0,
+        shape=Shape(vectors, side, side, 8.0 * order * points / side),
+    )

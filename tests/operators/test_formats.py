@@ -108,3 +108,16 @@ def test_values_behind_the_name_of_a_technique() -> None:
     named = make_setting(*parts, Question(use=("packed_weights=vptq-2bit",)))
     axis = next(a for a in named.space.structural if "packed_weights" in a.columns)
     assert axis.values == (("none",), ("vptq-2bit",))
+
+
+def test_a_number_in_fewer_bits_is_read_faster_and_never_beyond_its_bytes() -> None:
+    """Decode of one sequence: the speed-up of a format lies between 1 and the ratio of its bytes."""
+    parts = load_model(find_model("llama-2-7b")), load_system("h100-sxm"), load_workload("chat"), load_framework("bare")
+    row = mean_row(parts[0].architecture)
+    for name in ("int8-channel", "awq-int4-g128", "squeezellm-w3", "flash-llm-90"):
+        found = make_setting(*parts, Question(use=(f"packed_weights={name}",), pinned={"tp": 1, "pp": 1, "batch": 1}))
+        plain, packed = (
+            min(found.problem.evaluate(x).pass_seconds for x in found.space.plans() if x.packed_weights == chosen)
+            for chosen in ("none", name)
+        )
+        assert 1.0 < plain / packed <= 2.0 / float(stored_bytes(weight_format(name), row))
