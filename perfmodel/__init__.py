@@ -16,6 +16,7 @@ __all__ = [
     "PerfmodelError",
     "SpecError",
     "UnknownName",
+    "assign_sequences",
     "estimate",
     "plan",
 ]

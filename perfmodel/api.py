@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,10 @@ from perfmodel.specs.workload import Workload, load_workload, revise
 from perfmodel.techniques.settled import Plan
 
 if TYPE_CHECKING:
+    from perfmodel.insight.lengths import MixedLengths
     from perfmodel.insight.roofline import Roofline
 
-__all__ = ["Answers", "Comparison", "Estimate", "Rooflines", "estimate", "plan", "roofline"]
+__all__ = ["Answers", "Comparison", "Estimate", "Rooflines", "assign_sequences", "estimate", "plan", "roofline"]
 
 DEFAULT_WORKLOADS = ("pretrain", "chat")
 DEFAULT_FRAMEWORKS = {"training": "megatron-core", "serving": "vllm"}
@@ -272,6 +273,45 @@ def roofline(
     return Rooflines(loaded, system, setting.workload, dict(columns or {}), rooflines(setting, x, phase))
 
 
+def assign_sequences(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "pretrain",
+    *,
+    lengths: Sequence[int],
+    devices: int,
+    column: str = "ulysses",
+    columns: Mapping[str, Any] | None = None,
+    use: tuple[str, ...] = (),
+    changes: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> MixedLengths:
+    """Train one step on sequences of unlike lengths: groups of ranks chosen for the batch, against groups of one size.
+
+    Parameters
+    ----------
+    lengths : tokens of each sequence of the step; groups of one size must hold the workload's ``sequence``.
+    column : how ranks share a sequence: ``ulysses`` (exchange of heads) or ``cp`` (ring).
+    model, hw, workload, devices, columns, use, changes, workload_changes, framework : as in :func:`estimate`.
+
+    Raises
+    ------
+    SpecError
+        If the devices are no power of two, a sequence fits no group, or the states alone do not fit.
+    """
+    from perfmodel.insight.lengths import mixed_lengths
+
+    if not lengths or min(lengths) < 1:
+        raise SpecError("sequences of one token or more are needed", field="lengths", found=list(lengths)[:3])
+    request = Request(
+        model, hw, workload, Question(None, devices, use=tuple(use)), changes, workload_changes, framework
+    )
+    setting = _settings(request, *_load(request))[0]
+    _plan_columns(setting, {**(columns or {}), column: 1}, devices)
+    return mixed_lengths(setting, lengths, column=column, columns=dict(columns or {}))
+
+
 def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
     """Neutral values with the given columns set."""
     for axis in (*setting.space.structural, *setting.space.numeric):
@@ -292,7 +332,7 @@ def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | N
 
 def _product(x: Mapping[str, Any], columns: Mapping[str, Any]) -> float:
     product = 1.0
-    for name in ("tp", "cp", "pp", "ep", "regions"):
+    for name in ("tp", "ulysses", "cp", "pp", "ep", "regions"):
         product *= float(columns.get(name, x.get(name, 1.0)))
     return product
 
