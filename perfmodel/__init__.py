@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perfmodel.api import Answers, Comparison, Estimate, estimate, plan
     from perfmodel.errors import Conflict, PerfmodelError, SpecError, UnknownName
+    from perfmodel.studies import assign_sequences, roofline
 
 __all__ = [
     "Answers",
@@ -19,10 +20,12 @@ __all__ = [
     "assign_sequences",
     "estimate",
     "plan",
+    "roofline",
 ]
 __version__ = "0.1.0"
 
 _HOME = {name: "perfmodel.errors" for name in ("Conflict", "PerfmodelError", "SpecError", "UnknownName")}
+_HOME |= {"assign_sequences": "perfmodel.studies", "roofline": "perfmodel.studies"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.planner import answer
@@ -25,11 +25,7 @@ from perfmodel.specs.system import System, load_system
 from perfmodel.specs.workload import Workload, load_workload, revise
 from perfmodel.techniques.settled import Plan
 
-if TYPE_CHECKING:
-    from perfmodel.insight.lengths import MixedLengths
-    from perfmodel.insight.roofline import Roofline
-
-__all__ = ["Answers", "Comparison", "Estimate", "Rooflines", "assign_sequences", "estimate", "plan", "roofline"]
+__all__ = ["Answers", "Comparison", "Estimate", "estimate", "load", "plan", "plan_columns", "settings_of"]
 
 DEFAULT_WORKLOADS = ("pretrain", "chat")
 DEFAULT_FRAMEWORKS = {"training": "megatron-core", "serving": "vllm"}
@@ -221,98 +217,14 @@ def estimate(
     """
     question = Question(None, devices, None, tuple(use), None)
     request = Request(model, hw, workload, question, changes, workload_changes, framework)
-    loaded, system = _load(request)
-    setting = _settings(request, loaded, system)[0]
-    x = _plan_columns(setting, columns, devices)
+    loaded, system = load(request)
+    setting = settings_of(request, loaded, system)[0]
+    x = plan_columns(setting, columns, devices)
     plan = evaluate_plan(setting.problem, x)
     return Estimate(loaded, system, setting.phase, setting.workload.name, plan, request, setting.workload)
 
 
-@dataclass(frozen=True)
-class Rooflines:
-    """The passes of one plan, every operator under the roofs of the machine."""
-
-    model: Model
-    system: System
-    workload: Workload
-    columns: Mapping[str, Any]
-    passes: tuple[Roofline, ...]
-
-
-def roofline(
-    model: str | Path,
-    hw: str | Path,
-    workload: str | Path = "chat",
-    *,
-    phase: str | None = None,
-    columns: Mapping[str, Any] | None = None,
-    devices: int | None = None,
-    changes: Mapping[str, Any] | None = None,
-    workload_changes: Mapping[str, Any] | None = None,
-    framework: str | Path | None = None,
-) -> Rooflines:
-    """Put every operator of a model on a device under its roofs.
-
-    Parameters
-    ----------
-    model, hw, workload, devices, changes, workload_changes, framework : as in :func:`estimate`.
-    phase : ``prefill``, ``decode`` or ``training``; every phase of the workload if left out.
-    columns : plan columns by name, e.g. ``{"tp": 8, "batch": 64}``; the others at their neutral value.
-
-    Raises
-    ------
-    SpecError
-        If the workload has no such phase.
-    """
-    from perfmodel.insight.roofline import rooflines
-
-    request = Request(model, hw, workload, Question(None, devices), changes, workload_changes, framework)
-    loaded, system = _load(request)
-    setting = _settings(request, loaded, system)[0]
-    x = _plan_columns(setting, columns or {}, devices)
-    return Rooflines(loaded, system, setting.workload, dict(columns or {}), rooflines(setting, x, phase))
-
-
-def assign_sequences(
-    model: str | Path,
-    hw: str | Path,
-    workload: str | Path = "pretrain",
-    *,
-    lengths: Sequence[int],
-    devices: int,
-    column: str = "ulysses",
-    columns: Mapping[str, Any] | None = None,
-    use: tuple[str, ...] = (),
-    changes: Mapping[str, Any] | None = None,
-    workload_changes: Mapping[str, Any] | None = None,
-    framework: str | Path | None = None,
-) -> MixedLengths:
-    """Train one step on sequences of unlike lengths: groups of ranks chosen for the batch, against groups of one size.
-
-    Parameters
-    ----------
-    lengths : tokens of each sequence of the step; groups of one size must hold the workload's ``sequence``.
-    column : how ranks share a sequence: ``ulysses`` (exchange of heads) or ``cp`` (ring).
-    model, hw, workload, devices, columns, use, changes, workload_changes, framework : as in :func:`estimate`.
-
-    Raises
-    ------
-    SpecError
-        If the devices are no power of two, a sequence fits no group, or the states alone do not fit.
-    """
-    from perfmodel.insight.lengths import mixed_lengths
-
-    if not lengths or min(lengths) < 1:
-        raise SpecError("sequences of one token or more are needed", field="lengths", found=list(lengths)[:3])
-    request = Request(
-        model, hw, workload, Question(None, devices, use=tuple(use)), changes, workload_changes, framework
-    )
-    setting = _settings(request, *_load(request))[0]
-    _plan_columns(setting, {**(columns or {}), column: 1}, devices)
-    return mixed_lengths(setting, lengths, column=column, columns=dict(columns or {}))
-
-
-def _plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
+def plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
     """Neutral values with the given columns set."""
     for axis in (*setting.space.structural, *setting.space.numeric):
         for i, name in enumerate(axis.columns):
@@ -337,7 +249,8 @@ def _product(x: Mapping[str, Any], columns: Mapping[str, Any]) -> float:
     return product
 
 
-def _load(request: Request) -> tuple[Model, System]:
+def load(request: Request) -> tuple[Model, System]:
+    """Model and machine of a request, its changes applied."""
     system = load_system(request.hw)
     if request.changes:
         from perfmodel.specs.overrides import override
@@ -346,7 +259,8 @@ def _load(request: Request) -> tuple[Model, System]:
     return load_model(find_model(request.model)), system
 
 
-def _settings(request: Request, model: Model, system: System) -> list[Setting]:
+def settings_of(request: Request, model: Model, system: System) -> list[Setting]:
+    """One setting for each workload of a request."""
     names = DEFAULT_WORKLOADS if request.workload is None else (request.workload,)
     settings = []
     for name in names:
@@ -371,9 +285,9 @@ def _usual_framework(system: System, kind: str) -> str:
 
 
 def _run(request: Request, progress: Progress | None = None) -> Answers:
-    model, system = _load(request)
+    model, system = load(request)
     answers = []
-    settings = _settings(request, model, system)
+    settings = settings_of(request, model, system)
     for setting in settings:
         report = None
         if progress is not None:
@@ -394,7 +308,7 @@ def _sort_changes(asked: Answers, changes: Mapping[str, Any]) -> tuple[dict[str,
     """Tell hardware facts, plan columns and workload fields apart."""
     from perfmodel.specs.overrides import SHORT_NAMES
 
-    settings = _settings(asked.request, asked.model, asked.system)
+    settings = settings_of(asked.request, asked.model, asked.system)
     columns = {n for s in settings for n in s.space.columns}
     fields = {n for s in settings for n in type(s.workload).model_fields}
     sorted_changes: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = ({}, {}, {})

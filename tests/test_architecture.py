@@ -29,6 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("solver",),
     ("insight",),
     ("api",),
+    ("studies",),
     ("calibration", "report", "measure"),
     ("cli",),
     ("__main__",),

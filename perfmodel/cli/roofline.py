@@ -48,9 +48,9 @@ def command(
     page = None if json else output.page(width)
     chosen = workload or ("pretrain" if phase is Phase.training else "chat")
 
-    from perfmodel import api
+    from perfmodel import studies
 
-    found = api.roofline(
+    found = studies.roofline(
         model, hw, chosen, phase=None if phase is None else phase.value, columns=columns, devices=devices,
         changes=options.pairs("--set", set_) or None,
         workload_changes=options.workload_changes(set_workload) or None, framework=framework,

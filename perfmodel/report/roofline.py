@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from perfmodel.api import Rooflines
 from perfmodel.insight.roofline import OperatorRow, Roofline
 from perfmodel.report.bounds import labelled, table
 from perfmodel.report.jsonable import plain
 from perfmodel.report.screen import Line, Page
 from perfmodel.report.words import columns_text, device_label, headline, percent, workload_line
+from perfmodel.studies import Rooflines
 from perfmodel.units import format_bandwidth, format_bytes, format_number, format_rate, format_seconds
 
 __all__ = ["ROOFLINE", "lines", "roofline_data"]

@@ -7,7 +7,7 @@ import math
 import pytest
 from planning import model, system
 
-from perfmodel import api
+from perfmodel import api, studies
 from perfmodel.errors import PerfmodelError
 from perfmodel.insight import problems
 from perfmodel.insight.bounds import OperatorBounds, bounds, bounds_on, collective
@@ -112,8 +112,8 @@ def test_small_messages_choose_few_rounds_and_large_ones_little_data() -> None:
         lambda: bounds(problems.gemv(8, 8), "h100", format="bf17"),
         lambda: collective("all-reduce", 1, 1e6, "dgx-h100"),
         lambda: collective("all-reduce", 10**7, 1e6, "dgx-h100"),
-        lambda: api.roofline("llama-2-7b", "h100", "chat", phase="training"),
-        lambda: api.roofline("llama-2-7b", "h100", "chat", columns={"tq": 2}),
+        lambda: studies.roofline("llama-2-7b", "h100", "chat", phase="training"),
+        lambda: studies.roofline("llama-2-7b", "h100", "chat", columns={"tq": 2}),
     ],
 )
 def test_mistakes_are_one_message(ask) -> None:
@@ -134,7 +134,7 @@ def test_mistakes_are_one_message(ask) -> None:
     ],
 )
 def test_rows_are_those_of_the_plan(name: str, hw: str, workload: str, columns: dict[str, int]) -> None:
-    found = api.roofline(name, hw, workload, columns=columns)
+    found = studies.roofline(name, hw, workload, columns=columns)
     assert [p.phase for p in found.passes] == (["training"] if workload == "pretrain" else ["prefill", "decode"])
     for one in found.passes:
         assert sum(r.share for r in one.rows) == pytest.approx(1.0)
@@ -150,7 +150,7 @@ def test_rows_are_those_of_the_plan(name: str, hw: str, workload: str, columns: 
 
 def test_decode_time_is_that_of_the_estimate() -> None:
     columns = {"tp": 8, "batch": 64}
-    (decode,) = api.roofline("llama-2-70b", "dgx-h100", "chat", phase="decode", columns=columns).passes
+    (decode,) = studies.roofline("llama-2-70b", "dgx-h100", "chat", phase="decode", columns=columns).passes
     plan = api.estimate("llama-2-70b", "dgx-h100", "chat", columns=columns).plan
     terms = {t.name: t.busy_seconds for t in plan.terms}
     weights = sum(r.seconds for r in decode.rows if r.operator.endswith("weights"))
@@ -160,7 +160,7 @@ def test_decode_time_is_that_of_the_estimate() -> None:
 
 
 def test_operations_of_a_training_pass_are_three_times_forward() -> None:
-    (one,) = api.roofline("llama-2-7b", "h100", "pretrain", columns={}).passes
+    (one,) = studies.roofline("llama-2-7b", "h100", "pretrain", columns={}).passes
     products = sum(r.flops for r in one.rows if "weights" in r.operator or "head" in r.operator)
     forward = sum(
         r.flops for r in one.rows if "backward" not in r.operator and r.operator.endswith(("weights", "head"))
@@ -172,7 +172,7 @@ def test_operations_of_a_training_pass_are_three_times_forward() -> None:
 
 def test_attention_on_another_engine_is_under_that_engine_s_roofs() -> None:
     columns = {"batch": 32, "attention_engine": "pim"}
-    (decode,) = api.roofline("llama-2-7b", "npu-pim", "chat", phase="decode", columns=columns).passes
+    (decode,) = studies.roofline("llama-2-7b", "npu-pim", "chat", phase="decode", columns=columns).passes
     rows = {r.operator: r for r in decode.rows}
     assert rows["attention"].engine == "pim"
     assert rows["mlp weights"].engine == "main"

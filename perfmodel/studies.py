@@ -1,0 +1,105 @@
+"""The library beyond plans: rooflines of one plan, and batches of sequences of unlike lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perfmodel.api import Request, load, plan_columns, settings_of
+from perfmodel.errors import SpecError
+from perfmodel.insight.setting import Question
+from perfmodel.specs.model import Model
+from perfmodel.specs.system import System
+from perfmodel.specs.workload import Workload
+
+if TYPE_CHECKING:
+    from perfmodel.insight.lengths import MixedLengths
+    from perfmodel.insight.roofline import Roofline
+
+__all__ = ["Rooflines", "assign_sequences", "roofline"]
+
+
+@dataclass(frozen=True)
+class Rooflines:
+    """The passes of one plan, every operator under the roofs of the machine."""
+
+    model: Model
+    system: System
+    workload: Workload
+    columns: Mapping[str, Any]
+    passes: tuple[Roofline, ...]
+
+
+def roofline(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "chat",
+    *,
+    phase: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    devices: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> Rooflines:
+    """Put every operator of a model on a device under its roofs.
+
+    Parameters
+    ----------
+    model, hw, workload, devices, changes, workload_changes, framework : as in :func:`estimate`.
+    phase : ``prefill``, ``decode`` or ``training``; every phase of the workload if left out.
+    columns : plan columns by name, e.g. ``{"tp": 8, "batch": 64}``; the others at their neutral value.
+
+    Raises
+    ------
+    SpecError
+        If the workload has no such phase.
+    """
+    from perfmodel.insight.roofline import rooflines
+
+    request = Request(model, hw, workload, Question(None, devices), changes, workload_changes, framework)
+    loaded, system = load(request)
+    setting = settings_of(request, loaded, system)[0]
+    x = plan_columns(setting, columns or {}, devices)
+    return Rooflines(loaded, system, setting.workload, dict(columns or {}), rooflines(setting, x, phase))
+
+
+def assign_sequences(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "pretrain",
+    *,
+    lengths: Sequence[int],
+    devices: int,
+    column: str = "ulysses",
+    columns: Mapping[str, Any] | None = None,
+    use: tuple[str, ...] = (),
+    changes: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> MixedLengths:
+    """Train one step on sequences of unlike lengths: groups of ranks chosen for the batch, against groups of one size.
+
+    Parameters
+    ----------
+    lengths : tokens of each sequence of the step; groups of one size must hold the workload's ``sequence``.
+    column : how ranks share a sequence: ``ulysses`` (exchange of heads) or ``cp`` (ring).
+    model, hw, workload, devices, columns, use, changes, workload_changes, framework : as in :func:`estimate`.
+
+    Raises
+    ------
+    SpecError
+        If the devices are no power of two, a sequence fits no group, or the states alone do not fit.
+    """
+    from perfmodel.insight.lengths import mixed_lengths
+
+    if not lengths or min(lengths) < 1:
+        raise SpecError("sequences of one token or more are needed", field="lengths", found=list(lengths)[:3])
+    request = Request(
+        model, hw, workload, Question(None, devices, use=tuple(use)), changes, workload_changes, framework
+    )
+    setting = settings_of(request, *load(request))[0]
+    plan_columns(setting, {**(columns or {}), column: 1}, devices)
+    return mixed_lengths(setting, lengths, column=column, columns=dict(columns or {}))
