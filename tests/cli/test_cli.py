@@ -69,7 +69,7 @@ def test_plan_answers_training_and_serving_in_a_pipe() -> None:
     ):
         assert word in done.stdout
     blocks = done.stdout.split("\n\n")
-    assert all(len(block.splitlines()) <= 43 for block in blocks)
+    assert all(len(block.splitlines()) <= 46 for block in blocks)
 
 
 def test_stdout_that_is_not_unicode_gets_ascii() -> None:
