@@ -37,8 +37,17 @@ TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
 """Where constants come from, best first: this framework on this device; this device; this framework on devices of the
 family; the family; all measured devices of the class; what the device file and its class state."""
 
-_LN = {"fitted": 0.15, "device": 0.22, "sibling": 0.22, "family": 0.3, "foreign": 0.45, "class": 0.6}
-"""Half-width of the 80 % interval in ln where no residuals were kept, by tier."""
+_CARRIED: Mapping[str, Mapping[str, float]] = {
+    "device": {},
+    "sibling": {"gemm": 0.17, "attention": 0.17, "decode_attention": 0.15, "mla": 0.16, "moe": 0.18},
+    "family": {},
+    "foreign": {"attention": 0.40, "decode_attention": 0.42, "mla": 0.61, "moe": 0.62, "elementwise": 0.53},
+    "class": {},
+}
+"""Half-width of the 80 % interval in ln of constants that were carried over, by tier and operator class: the 80th
+percentile of the errors of ``perfmodel validate --held-out device`` (2026-11-23)."""
+_ELSEWHERE = {"fitted": 0.15, "device": 0.22, "sibling": 0.22, "family": 0.35, "foreign": 0.37, "class": 0.6}
+"""The same where no class of its own was measured, by tier."""
 
 
 class Fitted(NamedTuple):
@@ -96,36 +105,57 @@ class Store:
         parameters = model.parameters(key)
         for tier, groups in self._tiers(model, key):
             if groups:
-                ours = [p for p in parameters if not p.artefact or tier in ("fitted", "sibling")]
-                values = _mean(ours, groups)
+                values = _mean([p for p in parameters if not p.artefact], groups)
+                values.update(self._artefacts(key, parameters, groups if tier in ("fitted", "sibling") else []))
                 if tier == "foreign":
                     values.update(_stated(key, values))
-                return Chosen(values, tier, _intervals(groups, tier))
+                return Chosen(values, tier, _intervals(model.name, groups, tier))
         known = engine_of(key.device).constant(model.name, key.format)
         values = {p.name: getattr(known, p.name) for p in parameters if not p.artefact}
-        return Chosen(values, "class", {})
+        return Chosen(values, "class", _intervals(model.name, [], "class"))
+
+    def _artefacts(
+        self, key: Key, parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]
+    ) -> dict[str, float]:
+        """What belongs to the benchmark of a framework: the same on devices that share nothing else."""
+        wanted = [p for p in parameters if p.artefact]
+        found = groups or [
+            f.group
+            for f in self._index.get((key.operator, key.format), [])
+            if f.group.variant.split("/")[0] == key.variant.split("/")[0] and f.group.origin == key.origin
+        ]
+        return _mean(wanted, found) if wanted and found else {}
 
     def _tiers(self, model: OperatorModel, key: Key) -> Iterator[tuple[str, list[CalibrationGroup]]]:
-        """Groups to average, from the most specific; other formats stand in before other families do."""
+        """Groups to average, from the most specific; other formats stand in before other families do.
+
+        The kernel of the same name on other families comes before other kernels of the family: what a kernel does
+        with tiles, masks and splits says more than whose chip it runs on.
+        """
         keys = [key, *(key._replace(format=f) for f in model.stand_ins.get(key.format, ()))]
-        near = [self._near(k, model.pooled_over == "all") for k in keys]
-        yield from near[0]
+        near = [self._near(k) for k in keys]
+        *closest, family = near[0]
+        yield from closest
+        yield "foreign", [g for g in self._everywhere(key) if g.variant == key.variant]
+        yield family
         for tiers in near[1:]:
             yield from (("family", groups) for _, groups in tiers)
-        kind = _class_of(key.device)
         for k in keys:
-            found = self._index.get((k.operator, k.format), [])
-            everywhere = [f.group for f in found if _class_of(f.device) == kind]
+            everywhere = self._everywhere(k)
+            yield "foreign", [g for g in everywhere if g.variant == key.variant]
             yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
 
-    def _near(self, key: Key, all_kin: bool) -> list[tuple[str, list[CalibrationGroup]]]:
+    def _everywhere(self, key: Key) -> list[CalibrationGroup]:
+        """Groups of all devices of the class of this one."""
+        kind = _class_of(key.device)
+        return [f.group for f in self._index.get((key.operator, key.format), []) if _class_of(f.device) == kind]
+
+    def _near(self, key: Key) -> list[tuple[str, list[CalibrationGroup]]]:
         """Groups of the device and of its family, by tier."""
         family = family_of(key.device)
         found = self._index.get((key.operator, key.format), [])
         own = [f.group for f in found if f.device == key.device]
-        alike = _class_of(key.device)
-        related = (f for f in found if (all_kin and _class_of(f.device) == alike) or (family and f.family == family))
-        kin = [f.group for f in related]
+        kin = [f.group for f in found if family and f.family == family]
         same = [g for g in kin if g.variant == key.variant]
         return [
             ("fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]),
@@ -154,15 +184,15 @@ def _stated(key: Key, wanted: Iterable[str]) -> dict[str, float]:
     return {name: fact.value for name, fact in facts if fact is not None and fact.kind != "fitted"}
 
 
-def _intervals(groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple[float, float]]:
-    """80 % interval in ln by regime: that of the fit, or the mean of its sources and no narrower than the tier's."""
-    width = _LN[tier]
+def _intervals(operator: str, groups: Sequence[CalibrationGroup], tier: str) -> dict[str, tuple[float, float]]:
+    """80 % interval in ln by regime: that of the fit; of carried constants that of devices held out of the fit."""
+    width = _CARRIED.get(tier, {}).get(operator, _ELSEWHERE[tier])
     result = {}
     for name, _ in REGIMES:
-        known = [g.interval[name] for g in groups if name in g.interval]
+        known = [g.interval[name] for g in groups if name in g.interval] if tier in ("fitted", "device") else []
         low = math.fsum(k[0] for k in known) / len(known) if known else -width
         high = math.fsum(k[1] for k in known) / len(known) if known else width
-        if tier != "fitted":
+        if tier == "device":
             low, high = min(low, -width), max(high, width)
         result[name] = (low, high)
     return result

@@ -66,6 +66,7 @@ class Constants:
     quantise_fraction: Scalar = 0.0
     pack_fraction: Scalar = 0.0
     row_step: Seconds = 0.0
+    unit_rows: Scalar = 1.0
     ramp: Seconds = 0.0
     row_floor: Scalar = 0.0
     window_margin: Scalar = 0.0

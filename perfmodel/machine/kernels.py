@@ -23,6 +23,7 @@ Constants (all of :class:`perfmodel.machine.engine.Constants`):
 ``pack_fraction``         share of the bandwidth at which a library copies weights or keys into the order that
                           products of several rows read; 0: they are kept in that order
 ``row_step``              time of 1024 numbers of a row that one unit streams alone [s]
+``unit_rows``             rows that one unit streams at the same time
 ``cache_speed``           speed-up of traffic that stays in the memory before the last one; 1: none stays
 ``cache_share``           share of that memory that keeps data from one call to the next
 ``tile_overhead``         rows of a tile of a grouped product whose time its loads add, whatever its height
@@ -39,6 +40,11 @@ predictions of models never use them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from perfmodel.elementwise import Scalar, ceil, least, maximum, minimum, smooth_maximum, sqrt, where
 from perfmodel.machine.engine import Constants, Engine, KernelTime
 from perfmodel.operators.formats import storage
@@ -47,6 +53,10 @@ from perfmodel.units import Bytes, Seconds
 
 __all__ = ["OPERATORS", "kernel_constants", "kernel_lower_bound", "kernel_time", "waves"]
 
+BLOCK = 4096
+"""Rows of long arrays that are evaluated at a time: their intermediate tables stay in the cache of the processor."""
+EVICTION = 8.0
+"""How sharply data leave a cache that they outgrow: cyclic access loses all of them soon after they no longer fit."""
 PARTIAL_BYTES = 4.0
 """A partial sum of a split reduction, in fp32 [B]."""
 ATTENTION_TILE = 128.0
@@ -79,6 +89,16 @@ def kernel_time(work: Work, engine: Engine) -> KernelTime:
     UnsupportedFormat
         If the engine has no unit for the format or a wider one.
     """
+    if not (isinstance(work.flops, np.ndarray) and work.flops.ndim == 1 and work.flops.size > BLOCK):
+        return _time(work, engine)
+    rows = work.flops.size
+    parts = [_time(_rows(work, start, rows), engine) for start in range(0, rows, BLOCK)]
+    lengths = [min(BLOCK, rows - start) for start in range(0, rows, BLOCK)]
+    return KernelTime(*(_joined(columns, lengths) for columns in zip(*parts, strict=True)))
+
+
+def _time(work: Work, engine: Engine) -> KernelTime:
+    """Fastest of the kernels that the engine may choose from, none above the peak rate."""
     time, constants = _TIMES[work.operator], kernel_constants(work, engine)
     kernel = time(work, engine)
     for rival in constants.rivals:
@@ -87,6 +107,19 @@ def kernel_time(work: Work, engine: Engine) -> KernelTime:
     if any(_above_peak(c) for c in (constants, *constants.rivals)) and work.operator in _MATRIX:
         kernel = kernel._replace(seconds=maximum(kernel.seconds, work.flops / engine.peak(work.format)))
     return kernel
+
+
+def _rows(value: Any, start: int, rows: int) -> Any:
+    """The same work with one block of every array of ``rows`` entries."""
+    if isinstance(value, tuple):
+        parts = [_rows(x, start, rows) for x in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value[start : start + BLOCK] if np.shape(value) == (rows,) else value
+
+
+def _joined(blocks: Sequence[Scalar], lengths: Sequence[int]) -> Scalar:
+    """Return the blocks in one array."""
+    return np.concatenate([np.broadcast_to(b, (n,)) for b, n in zip(blocks, lengths, strict=True)])
 
 
 def _above_peak(constants: Constants) -> bool:
@@ -114,7 +147,7 @@ def _cache_factor(working_set: Bytes, engine: Engine, c: Constants) -> Scalar:
     """Share of the memory time that remains when repeated calls find part of their data in the cache [1]."""
     if _is(c.cache_speed, 1.0):
         return 1.0
-    resident = 1.0 / (1.0 + (working_set / (c.cache_share * engine.cache)) ** 4)
+    resident = 1.0 / (1.0 + (working_set / (c.cache_share * engine.cache)) ** EVICTION)
     return 1.0 - resident * (1.0 - 1.0 / c.cache_speed)
 
 
@@ -273,11 +306,15 @@ def _moe(work: Work, engine: Engine) -> KernelTime:
 
 
 def _elementwise(work: Work, engine: Engine) -> KernelTime:
+    """Time of a streaming kernel: its traffic, or its rows passing through the units, each row by one unit."""
     c = kernel_constants(work, engine)
     memory = _memory_time(work, engine, c)
     compute = work.flops / engine.vector_peak()
-    row = work.shape.n * (c.row_step / 1024.0)
-    return KernelTime(c.launch + maximum(memory, compute, row), compute, memory, c.launch)
+    busy = maximum(memory, compute)
+    if not _is(c.row_step, 0.0):
+        rows = maximum(1.0, work.shape.m / (engine.units * c.unit_rows))
+        busy = smooth_maximum(busy, rows * work.shape.n * (c.row_step / 1024.0), 2.0)
+    return KernelTime(c.launch + busy, compute, memory, c.launch)
 
 
 def _scan(work: Work, engine: Engine) -> KernelTime:

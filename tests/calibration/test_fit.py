@@ -41,7 +41,7 @@ def shapes(rows: int, seed: int = 1) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     m = np.round(2.0 ** rng.uniform(0, 14, rows))
     n, k = (64.0 * np.round(2.0 ** rng.uniform(1, 8, rows)) for _ in range(2))
-    return {"m": m, "n": n, "k": k, "resident": np.zeros(rows)}
+    return {"m": m, "n": n, "k": k, "resident": np.zeros(rows), "copies": np.ones(rows), "until_full": np.zeros(rows)}
 
 
 def made(rows: int, framework: str = "vllm", device: str = "h100-sxm", noise: float = 0.03, seed: int = 1) -> Group:

@@ -81,6 +81,11 @@ def test_a_row_takes_its_time_however_few_there_are() -> None:
     engine = engine_of("a100-80gb-sxm")
     slow = engine.calibrated("elementwise", "fp32", Constants(row_step=1e-6))
     one = norm(1.0, 8192.0)
-    wide = one._replace(shape=one.shape._replace(n=8192.0))
-    assert kernel_time(wide, slow).seconds == pytest.approx(8e-6)
+    wide = one._replace(shape=one.shape._replace(m=1.0, n=8192.0))
+    alone = kernel_time(wide, slow).seconds
+    assert alone == pytest.approx(8e-6, rel=1e-3)
     assert kernel_time(one, engine).seconds < 8e-6
+    full = wide._replace(shape=wide.shape._replace(m=engine.units))
+    assert kernel_time(full, slow).seconds == pytest.approx(alone), "every unit has a row"
+    twice = wide._replace(shape=wide.shape._replace(m=2.0 * engine.units))
+    assert kernel_time(twice, slow).seconds == pytest.approx(2.0 * alone, rel=1e-3)

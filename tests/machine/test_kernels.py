@@ -202,3 +202,20 @@ def test_waves_between_fluid_and_whole() -> None:
         found = waves(tiles, 132.0, quantisation)
         assert np.all(np.diff(found) >= 0)
         assert np.all(found >= tiles / 132.0)
+
+
+def test_long_arrays_are_timed_like_short_ones() -> None:
+    """Long arrays are cut into blocks; sizes that are plain numbers stay so, and so does what depends on them only."""
+    engine = engines("h100-sxm")[0]
+    m = np.arange(1.0, 10001.0)
+    whole = kernel_time(gemm.gemm(m, 4096.0, 4096.0), engine)
+    ends = [kernel_time(gemm.gemm(m[part], 4096.0, 4096.0), engine) for part in (slice(4000), slice(4000, None))]
+    for name in whole._fields:
+        joined = np.concatenate(
+            [np.broadcast_to(getattr(e, name), (n,)) for e, n in zip(ends, (4000, 6000), strict=True)]
+        )
+        assert np.array_equal(getattr(whole, name), joined)
+    loads = moe.expected_loads(8.0 * m, np.minimum(64.0, 8.0 * m))
+    together = kernel_time(moe.moe(m, 4096.0, 1536.0, loads, experts=64.0, top_k=8.0), engine).seconds
+    single = moe.moe(9000.0, 4096.0, 1536.0, moe.expected_loads(72000.0, 64.0), experts=64.0, top_k=8.0)
+    assert together[8999] == pytest.approx(kernel_time(single, engine).seconds)

@@ -48,6 +48,7 @@ _PARAMETERS = (
     Parameter("memory_fraction", 0.7, 0.05, 1.1, 0.4),
     Parameter("launch", 3e-6, 0.3e-6, 60e-6, 0.7, "s"),
     Parameter("row_step", 0.1e-6, 0.003e-6, 4e-6, 1.2, "s"),
+    Parameter("unit_rows", 1.2, 1.0, 16.0, 0.15),
     Parameter("cache_speed", 2.0, 1.0, 8.0, 0.5),
     Parameter("cache_share", 0.6, 0.1, 2.0, 0.4),
 )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, on_processor
-from perfmodel.elementwise import smooth_maximum
+from perfmodel.elementwise import Scalar, smooth_maximum
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.formats import STORAGE
 from perfmodel.operators.gemm import gemm
-from perfmodel.units import Seconds
+from perfmodel.units import Bytes, Seconds
 
 __all__ = ["MODEL"]
 
@@ -52,12 +55,46 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     sizes = {name: float(row[name]) for name in ("m", "n", "k")}
     resident = row.get("weight_fits_l2", "")
     sizes["resident"] = float(resident) if resident else 0.0
+    sizes.update(_rotation(row)._asdict())
     kernel = row.get("kernel", "")
     framework = row.get("framework", "") or "unnamed"
     parts = [kernel] if kernel.endswith("Kernel") else []
     if row["dtype"] in _QUANTISED and row.get("includes_act_quant", "") != "1":
         parts.append(_READY)
     return Identity(row["dtype"], framework, "/".join(parts)), sizes
+
+
+class _Rotation(NamedTuple):
+    """Copies of the weights that a benchmark takes in turn, so that they do not stay in the cache.
+
+    Parameters
+    ----------
+    copies : at most so many.
+    until_full : no more than it takes to fill the last-level cache.
+    """
+
+    copies: float = 1.0
+    until_full: float = 0.0
+
+
+_ROTATED = {"trtllm": _Rotation(5.0, 1.0), "sglang": _Rotation(6.0), "vllm": _Rotation(6.0)}
+"""What the collectors of ai-dynamo/aiconfigurator do, by framework."""
+
+
+def _rotation(row: Mapping[str, str]) -> _Rotation:
+    framework = row.get("framework", "")
+    if not row.get("source", "").startswith("aiconfigurator"):
+        return _Rotation()
+    if framework == "vllm" and row["dtype"] in ("fp8_block", "nvfp4"):
+        return _Rotation()
+    return _ROTATED.get(framework, _Rotation())
+
+
+def _footprint(columns: Columns, bytes_: Scalar, weights: Scalar, cache: Bytes) -> Bytes:
+    """Bytes that a benchmark touches before it comes back to the same weights [B]."""
+    enough = np.minimum(columns["copies"], np.ceil(cache / weights))
+    copies = np.where(columns["until_full"] > 0.0, enough, columns["copies"])
+    return bytes_ + (copies - 1.0) * weights
 
 
 def _predict(columns: Columns, engine: Engine, constants: Constants, format: str) -> Seconds:
@@ -71,6 +108,9 @@ def _predict(columns: Columns, engine: Engine, constants: Constants, format: str
         input_bytes=f.activation,
         format=f.compute,
     )
+    bytes_ = work.traffic(engine.cache)
+    touched = _footprint(columns, bytes_, f.weight * columns["n"] * columns["k"], engine.cache)
+    constants = replace(constants, cache_share=constants.cache_share * bytes_ / touched)
     seconds = kernel_time(work, engine.calibrated("gemm", f.compute, constants)).seconds
     return smooth_maximum(seconds, constants.host_floor, 6.0)
 
