@@ -48,12 +48,24 @@ def estimate_command(view: View, plan: EvaluatedPlan, *more: str) -> str:
         words += ["--framework", str(request.framework)]
     for pin in pins(plan.columns, view.workload.kind):
         words += ["--pin", pin]
-    for name in request.question.use:
+    for name in (*request.question.use, *_unasked(plan, request.question.use)):
         words += ["--use", name]
     for flag, changes in (("--set", request.changes), ("--set-workload", request.workload_changes)):
         for name, value in (changes or {}).items():
             words += [flag, f"{name}={'none' if value is None else value}"]
     return shlex.join([*words, *more])
+
+
+def _unasked(plan: EvaluatedPlan, use: Sequence[str]) -> list[str]:
+    """Techniques that a quality budget brought into the plan, as ``--use`` takes them."""
+    from perfmodel.techniques import TECHNIQUES, asked_for
+
+    found = []
+    for t in TECHNIQUES:
+        on = any(n in plan.columns and plan.columns[n] != v for n, v in t.neutral.items())
+        if t.opt_in and on and t.name not in asked_for(use):
+            found.append(t.name if t.choice is None else f"{t.name}={plan.columns[t.choice]}")
+    return found
 
 
 def what_if_name(view: View) -> str:

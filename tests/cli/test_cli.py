@@ -257,6 +257,18 @@ def test_an_estimate_repeats_the_plan_and_shows_what_an_illegal_one_breaks(capsy
     assert "MFU" in out
 
 
+def test_the_printed_estimate_of_a_plan_on_a_budget_names_what_it_spends(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = here("plan", "--model", "llama-2-7b", "--hw", "alveo-u280", "-w", "chat", "--max-quality-loss", "5%",
+                     "--set-workload", "slo=none", capsys=capsys)  # fmt: skip
+    printed = out.replace("\\\n", " ")
+    command = next(line for line in printed.splitlines() if "perfmodel estimate" in line)
+    words = shlex.split(command[command.index("perfmodel estimate") :])
+    assert words[words.index("--use") + 1] == "packed_weights=awq-int4-g128"
+    code, again, err = here(*words[1:], capsys=capsys)
+    assert (code, err) == (0, "")
+    assert "4-bit weights" in again
+
+
 def test_specs_show_says_exact_parameters(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = {
         "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,

@@ -165,6 +165,7 @@ def test_splitting_a_long_cache_is_nearly_free() -> None:
     plain = decode.decode_attention(100_000, 64, 8, 128)
     assert decode.decode_split(100_000, 64, 8, 128, 16) / plain < 1.01
     assert decode.offloaded_cache_bytes(9000, 8192, 8, 2.0) / decode.offloaded_activation_bytes(8192, 8, 2.0) == 1000
+    assert decode.offloaded_cache_bytes(9000, 8192, 1, 2.0) / decode.in_storage_bytes(8192, 2.0) == 4500
 
 
 # --- passes, transforms, scans ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ __all__ = [
     "decode_intensity",
     "decode_shared_prefix",
     "decode_split",
+    "in_storage_bytes",
     "offloaded_activation_bytes",
     "offloaded_cache_bytes",
     "split_partials",
@@ -108,3 +109,21 @@ def offloaded_cache_bytes(context: Scalar, hidden: Scalar, group: Scalar, elemen
     1000.0
     """
     return 2.0 * context * hidden * element_bytes / group
+
+
+def in_storage_bytes(hidden: Scalar, element_bytes: Bytes) -> Bytes:
+    r"""Per layer and token when attention runs where the cache is stored: query, new key and value, output.
+
+    Of ungrouped heads, :math:`n / 2` times less than moving the cache of n tokens.
+
+    References
+    ----------
+    .. [1] X. Pan et al., "InstAttention: in-storage attention offloading for cost-effective long-context LLM
+       inference", arXiv:2409.04992.
+
+    Examples
+    --------
+    >>> offloaded_cache_bytes(9000, 4096, 1, 2.0) / in_storage_bytes(4096, 2.0)
+    4500.0
+    """
+    return 4.0 * hidden * element_bytes
