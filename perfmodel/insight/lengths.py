@@ -73,7 +73,7 @@ def mixed_lengths(setting: Setting, lengths: Sequence[int], *, column: str, colu
         costs[degree] = {}
         for length in sorted(set(counted.values())):
             copies = max(1, int(room * degree / length))
-            costs[degree][length] = float(evaluated(length, degree, copies).busy) / copies
+            costs[degree][length] = float(evaluated(length, degree, copies).micro_batches_seconds) / copies
     sequences = [counted[n] for n in lengths]
     adaptive = assign(sequences, devices, costs, room)
     longest = max(workload.sequence, *sequences)

@@ -42,11 +42,16 @@ class Step:
     """
 
     settled: Settled
-    tree: Node
+    tree: Serial
     seconds: Seconds
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
     terms: tuple[Term, ...] = field(repr=False, default=())
+
+    @property
+    def micro_batches_seconds(self) -> Seconds:
+        """All micro-batches on the busiest stage, without the bubble and what comes once [s]."""
+        return self.tree.children[0].elapsed()
 
 
 def settle_training(
@@ -180,8 +185,8 @@ def one_forward_one_backward(stage: Seconds, every_stage: Seconds, s: Settled) -
     return maximum(every_stage - stage, 0.0) / s.layout.virtual_stages
 
 
-def step_tree(s: Settled, terms: Sequence[Term]) -> Node:
-    """Composition of one step: layers in stages, stages in a pipeline, what comes once."""
+def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
+    """Composition of one step: the micro-batches on the busiest stage first, then what comes once."""
     framework = s.framework or {}
     by_slot: dict[str, list[Term]] = {}
     for term in terms:
