@@ -22,6 +22,7 @@ __all__ = [
     "exp",
     "expm1",
     "floor",
+    "is_nothing",
     "is_symbol",
     "least",
     "log2",
@@ -125,6 +126,11 @@ def is_symbol(*values: Scalar) -> bool:
     """Whether any value is a SymPy expression (never imports SymPy)."""
     sympy = sys.modules.get("sympy")
     return sympy is not None and any(isinstance(v, sympy.Basic) for v in values)
+
+
+def is_nothing(value: Scalar) -> bool:
+    """Whether a share is plainly zero, so that what it scales need not be computed; arrays and symbols never are."""
+    return isinstance(value, (int, float)) and value == 0.0
 
 
 def clamp(value: Scalar, low: Scalar, high: Scalar) -> Scalar:

@@ -226,6 +226,8 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
         memory = MemoryLevel("host", node.host.memory.value / per_node, node.host.bandwidth.value / per_node)
         engines["host"] = Engine(**{**vars(host), "memories": (*host.memories[:-1], memory)})
         tiers["host"] = memory.capacity
+    if node.storage:
+        tiers["storage"] = node.storage.capacity.value / per_node
     price = cluster.price.device_hour if cluster.price else None
     if price is None and system.accelerator.price is not None:
         price = system.accelerator.price.hour

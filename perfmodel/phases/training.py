@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network.topology import Network
@@ -20,7 +20,7 @@ from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.phases.software import kernel_factor
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum, split_by
-from perfmodel.units import Seconds
+from perfmodel.units import Bytes, Seconds
 
 __all__ = ["Step", "check_training", "evaluate_training", "settle_training", "step_tree"]
 
@@ -274,17 +274,28 @@ def _ledger(
     logits = per_logit * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
     scale = framework.get("states_scale", 1.0)
     lines = [
-        Line("weights", tier, scale * states(layout.weights_shards, s.weights_bytes)),
-        Line("gradients", tier, scale * states(layout.gradients_shards, s.gradients_bytes)),
+        Line("weights", tier, _staying(scale * states(layout.weights_shards, s.weights_bytes), layout.weights_off)),
+        Line(
+            "gradients",
+            tier,
+            _staying(scale * states(layout.gradients_shards, s.gradients_bytes), layout.gradients_off),
+        ),
         Line("optimizer", tier, states(layout.optimizer_shards, s.optimizer_bytes) * (1.0 - layout.optimizer_off)),
-        Line("activations", tier, activations),
+        Line("activations", tier, _staying(activations, layout.activations_off)),
         Line("logits", tier, logits),
         Line("workspace", tier, s.sizes.tokens * widest(s.architecture) / s.sizes.weight_split * s.sizes.element_bytes),
         *extra,
         Line("fragmentation", tier, framework.get("fragmentation", 0.0) * machine.main.capacity),
         Line("runtime", tier, framework.get("runtime_memory", 0.0)),
     ]
+    if not is_nothing(layout.activations_off):
+        lines.append(Line("offloaded activations", "host", activations * layout.activations_off))
     return tuple(lines)
+
+
+def _staying(size: Bytes, off: Scalar) -> Bytes:
+    """What stays on the device of a state of which a share leaves it [B]."""
+    return size if is_nothing(off) else size * (1.0 - off)
 
 
 def check_training(

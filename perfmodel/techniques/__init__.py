@@ -13,6 +13,7 @@ from perfmodel.techniques import (
     decode_engine,
     expert_parallel,
     head_exchange,
+    interleaved_update,
     local_steps,
     optimizer_offload,
     packed_weights,
@@ -21,6 +22,7 @@ from perfmodel.techniques import (
     sharding,
     state_exchange,
     tensor_parallel,
+    zero_infinity,
 )
 from perfmodel.techniques.base import Technique
 
@@ -38,6 +40,8 @@ TECHNIQUES: tuple[Technique, ...] = (
     sharding.TECHNIQUE,
     recompute.TECHNIQUE,
     optimizer_offload.TECHNIQUE,
+    interleaved_update.TECHNIQUE,
+    zero_infinity.TECHNIQUE,
     compressed_collectives.TECHNIQUE,
     local_steps.TECHNIQUE,
     packed_weights.TECHNIQUE,
@@ -88,4 +92,8 @@ def techniques_for(phase: str, *, lossy: bool = False, use: tuple[str, ...] = ()
         If a name in ``use`` is not a technique.
     """
     asked = asked_for(use)
-    return tuple(t for t in TECHNIQUES if phase in t.phases and (not t.opt_in or lossy or t.name in asked))
+
+    def searched(technique: Technique) -> bool:
+        return technique.name in asked or not (technique.by_name or (technique.opt_in and not lossy))
+
+    return tuple(t for t in TECHNIQUES if phase in t.phases and searched(t))

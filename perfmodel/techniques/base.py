@@ -140,6 +140,7 @@ class Technique(NamedTuple):
     memory : plan, settled, machine -> ledger lines.
     legal : plan, settled, situation -> constraint name -> demand / limit; legal up to 1.
     opt_in : it changes the numerics or the quality: searched only with a quality budget or by name.
+    by_name : it widens the search, or few have the software: searched only when asked for by name.
     describe : plan -> words, none to stay silent; without it, the columns away from neutral are listed.
     choice : column whose values may follow its name, as ``--use NAME=VALUE``.
     """
@@ -156,5 +157,6 @@ class Technique(NamedTuple):
     memory: Callable[..., Sequence[Line]] = _nothing
     legal: Callable[..., Mapping[str, Scalar]] = _no_changes
     opt_in: bool = False
+    by_name: bool = False
     describe: Callable[[Any], str] | None = None
     choice: str | None = None

@@ -64,7 +64,17 @@ class Layout:
     optimizer_shards: Scalar = product()
     """Ranks that share one copy of the optimizer state."""
     optimizer_off: Scalar = total()
-    """Share of the optimizer state kept in host memory [1]."""
+    """Share of the optimizer state kept off the device, where the host updates it [1]."""
+    optimizer_stored: Scalar = most()
+    """Share of that state that lies on storage and passes through host memory [1]."""
+    updated_on_device: Scalar = most()
+    """Share of that state that comes back to the device to be updated [1]."""
+    weights_off: Scalar = total()
+    """Share of the weights kept off the device and streamed to it for every pass [1]."""
+    gradients_off: Scalar = total()
+    """Share of the gradients that leave the device as soon as they are computed [1]."""
+    activations_off: Scalar = total()
+    """Share of the kept activations that wait for the backward pass in host memory [1]."""
     replay: Scalar = most()
     """Share of the layer's forward pass that the backward pass repeats [1]."""
     replay_core: Scalar = most()

@@ -35,11 +35,23 @@ def training(name: str = "llama-2-13b", machine: str = "frontier", devices: int 
 
 
 def all_training(name: str, machine: str, devices: int) -> Setting:
-    return training(name, machine, devices, use=("local_steps", "compressed_collectives"))
+    return training(name, machine, devices, use=NUMERICS_AND_OFFLOAD)
 
 
 def all_serving(name: str, machine: str) -> Setting:
     return setting(name, machine, "chat", use=("packed_weights",))
+
+
+UPDATE_TERMS = (
+    "host optimizer",
+    "gradients to host",
+    "weights from host",
+    "optimizer state to device",
+    "optimizer state to host",
+    "update of fetched state",
+)
+
+NUMERICS_AND_OFFLOAD = ("local_steps", "compressed_collectives", "zero_infinity", "interleaved_update")
 
 
 def totals(lines: Sequence[Line]) -> dict[str, float]:
@@ -313,6 +325,70 @@ def test_half_an_offload_runs_beside_the_device() -> None:
         found.problem.evaluate(neutral(found, tp=2, optimizer_host=h, **zero(1, 1, ALL))).seconds for h in (0, 0.5, 1)
     ]
     assert times[0] < times[1] < times[2]
+
+
+OFFLOAD = ("zero_infinity", "interleaved_update")
+
+
+def tiers_of(step: Any, *names: str) -> float:
+    """Bytes of the lines whose name ends in one of ``names``, over all tiers."""
+    return sum(float(line.bytes) for line in step.ledgers["first"] if line.name.endswith(names))
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2])
+def test_states_beyond_the_device_keep_every_byte(stored: int) -> None:
+    found = training(use=OFFLOAD)
+    columns = zero(ALL, ALL, ALL)
+    here, away = (
+        found.problem.evaluate(
+            neutral(found, recompute=2, optimizer_host=on, weights_host=on, activations_host=on,
+                    on_storage=stored * on, **columns)
+        )
+        for on in (0, 1)
+    )  # fmt: skip
+    for state in ("weights", "gradients", "optimizer", "activations"):
+        assert tiers_of(away, state) == pytest.approx(tiers_of(here, state))
+    assert away.seconds > here.seconds
+    storage = {line.name for line in away.ledgers["first"] if line.tier == "storage" and line.bytes > 0.0}
+    assert len(storage) == (0, 1, 3)[stored]
+
+
+def test_streamed_weights_wait_for_the_link_only() -> None:
+    """Each rank fetches its shard twice per micro-batch: the time goes with bytes over bandwidth and shards."""
+    found = training(use=OFFLOAD)
+    busy = {}
+    for group in (8.0, ALL):
+        x = neutral(found, optimizer_host=1, weights_host=1, recompute=2, **zero(group, group, ALL))
+        step = found.problem.evaluate(x)
+        busy[group] = term_seconds(step)["weights to device"]
+        parameters = found.problem.situation.architecture.parameters
+        shards = min(group, 64.0)
+        moved = 2.0 * parameters / shards * 2.0 * float(step.settled.micro_batches)
+        assert busy[group] == pytest.approx(moved / found.machine.host_link, rel=0.02)
+
+
+def test_weights_leave_the_device_after_the_optimizer() -> None:
+    found = training(use=OFFLOAD)
+    assert found.problem.form(neutral(found, weights_host=1))["optimizer off the device"] > 1.0
+    assert found.problem.form(neutral(found, weights_host=1, optimizer_host=1))["optimizer off the device"] <= 1.0
+    assert found.problem.form(neutral(found, on_storage=1))["optimizer off the device"] > 1.0
+
+
+def test_interleaving_never_loses_and_fades_with_the_link() -> None:
+    """Both processors at work beat one; over a link of no bandwidth, or beside an endless host, nothing is gained."""
+
+    def gain(**changes: str) -> float:
+        found = training(use=OFFLOAD, machine_changes=changes)
+        alone, shared = (
+            found.problem.evaluate(neutral(found, optimizer_host=1, interleaved=i, **zero(1, 1, ALL))) for i in (0, 1)
+        )
+        update = [sum(r.exposed for r in s.tree.exposed() if r.name in UPDATE_TERMS) for s in (alone, shared)]
+        return update[0] / update[1]
+
+    links = [gain(**{"node.host.link": f"{b} GB/s"}) for b in (0.01, 5, 25, 60)]
+    assert links == sorted(links)
+    assert 1.0 <= links[0] < 1.01 < links[-1] <= 2.0 + 1e-9
+    assert gain(**{"node.host.bandwidth": "100 TB/s"}) == pytest.approx(1.0, abs=0.01)
 
 
 def test_context_ranks_share_work_and_memory() -> None:
