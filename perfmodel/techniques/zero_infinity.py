@@ -69,7 +69,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     def states(slot: str, weights: Bytes, gradients: Bytes, passes: float) -> None:
         up("weights to device", slot, passes * weights)
         down("gradients to host", slot, gradients)
-        adding = 3.0 * gradients / host  # the sum so far and the new gradient are read, the sum is written
+        adding = (3.0 - 2.0 / s.micro_batches) * gradients / host  # written, and where there is a sum, read with it
         emitted.append(Term("gradients added on host", slot, "host", adding, "host", prefetch=True))
         if read is not None and write is not None:
             stores = stored * passes * weights / read, stored * gradients / write

@@ -31,6 +31,13 @@ KNOWN_TO_FAIL = {
     ("polca", "inference, servers more under the same supply"),
     ("squeezellm", "LLaMA-7B, A6000, 3 bits, fp16 over quantised"),
     ("streaming_diloco", "100B, gradients every step"),
+    ("deep_optimizer_states", "iteration, host alone over interleaved"),
+    ("dgc", "message of one rank, 97 MB"),
+    ("dgc", "compression, ResNet-50"),
+    ("onebit_adam", "compressed phase, 4.1 Gb/s"),
+    ("qsdp", "speed over FSDP at 10 Gb/s"),
+    ("qsdp", "step at 10 Gb/s over 100 Gb/s"),
+    ("zero_infinity", "rate per V100, a trillion parameters on 512"),
     ("streaming_diloco", "1B, gradients every step"),
 }
 """(id, setting) that does not hold today; a claim that starts to hold must leave this list."""
