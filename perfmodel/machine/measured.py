@@ -56,6 +56,8 @@ REGIMES: tuple[tuple[str, Seconds], ...] = (
 """Regimes of predicted time, each with its upper end [s]: launch, fill, transition, throughput."""
 WIDTHS = {"framework": 0.15, "device": 0.22, "sibling": 0.3}
 """Half-width of the 80 % interval in ln where no residuals were kept, and the least where constants were carried."""
+HOST_BOUND = REGIMES[1][1]
+"""Floor of timings launched from the host above which they say nothing of short kernels [s]."""
 
 
 class _Found(NamedTuple):
@@ -148,6 +150,7 @@ class _Groups(NamedTuple):
 def _of_framework(own: _Groups, measured: Iterable[tuple[str, str]], kernels: str) -> list[CalibrationGroup]:
     """Groups of the kernels that the framework was measured with, the most usual first.
 
+    None where the usual one was launched from the host, one call at a time, which hides what a small kernel takes.
     Kernels for odd shapes have a qualified name and are left out, and so are those with less than half of the rows of
     the most usual one.
     """
@@ -156,7 +159,7 @@ def _of_framework(own: _Groups, measured: Iterable[tuple[str, str]], kernels: st
     for kind in measured:
         found = [g for g in own.by_kind.get(kind, ()) if g.variant == kernels or g.variant.startswith(kernels + "/")]
         usual = sorted((g for g in found if " " not in g.variant), key=lambda g: -g.rows)
-        if usual:
+        if usual and usual[0].constants.get("host_floor", 0.0) <= HOST_BOUND:
             return [g for g in usual if 2 * g.rows >= usual[0].rows]
     return []
 
