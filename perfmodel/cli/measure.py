@@ -18,7 +18,7 @@ USUAL, QUICK = 90.0, 30.0
 
 def command(
     out: Path = typer.Option(..., "-o", "--output", metavar="FILE.csv", help="Table to write, or to go on with."),
-    backend: str = typer.Option("numpy", "--backend", metavar="numpy|torch", help="Library to time."),
+    backend: str = typer.Option("", "--backend", metavar="numpy|torch", help="Library to time; numpy by default."),
     device: str = typer.Option("cpu", "--device", metavar="cpu|cuda", help="Device; cuda means AMD with ROCm too."),
     dtype: str = typer.Option("", "--dtype", metavar="F,F…", help="Number formats: fp32, bf16, fp16."),
     operators: str = typer.Option("", "--operators", metavar="O,O…", help="Only these operators."),
@@ -43,12 +43,13 @@ def command(
     request = Request(
         out=out, backend=backend, device=device, dtypes=_listed(dtype), operators=_listed(operators),
         threads=threads, limit=time_limit if time_limit is not None else QUICK if quick else USUAL, quick=quick,
-        describe=describe, name=name,
+        describe=describe, name=name, ranks=ranks,
     )  # fmt: skip
     day = datetime.date.today().isoformat()
-    del ranks
     with output.Progress(patience=0.0, what="timing") as bar:
         result = session(request, date=day, progress=None if quiet or json else _shown(bar))
+    if result is None:  # a process of a launcher that only took part
+        return
     if json:
         output.print_json(result.data())
     elif not quiet:

@@ -52,6 +52,10 @@ class Backend(Protocol):
     room: float
     stopwatch: Stopwatch
 
+    def reference(self, dtype: str) -> Job:
+        """Return a call of a millisecond or so that tells how steady the machine is."""
+        ...
+
     def prepare(self, job: Job) -> Prepared:
         """Put operands into memory and return what to call."""
         ...

@@ -8,7 +8,7 @@ from itertools import pairwise, product, zip_longest
 
 from perfmodel.errors import UnknownName
 
-__all__ = ["FORMAT_BYTES", "OPERATORS", "Job", "jobs"]
+__all__ = ["FORMAT_BYTES", "OPERATORS", "Job", "jobs", "reference_job"]
 
 FORMAT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 """Number formats that can be timed, and bytes per number [B]."""
@@ -101,6 +101,11 @@ def gemm_job(m: int, n: int, k: int, dtype: str) -> Job:
     b = FORMAT_BYTES[dtype]
     sizes: dict[str, int | str] = {"m": m, "n": n, "k": k}
     return Job("gemm", dtype, sizes, 2.0 * m * n * k, float(b) * (m * k + k * n + m * n), float(b) * k * n)
+
+
+def reference_job(dtype: str) -> Job:
+    """Product of 512 cubed, which fits every second-level cache of two cores: its time is that of the clock."""
+    return gemm_job(512, 512, 512, dtype)
 
 
 def _attention(dtype: str, large: bool) -> Iterator[Job]:

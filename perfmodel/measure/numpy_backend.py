@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.measure.backend import Prepared, rotation
-from perfmodel.measure.jobs import Job
+from perfmodel.measure.jobs import Job, reference_job
 from perfmodel.measure.timer import host_stopwatch
 
 __all__ = ["NumpyBackend"]
@@ -44,6 +44,10 @@ class NumpyBackend:
         self.arena, self.results = filled(size), filled(size // 2)
         self.room = memory / 2.0
         self.team = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def reference(self, dtype: str) -> Job:
+        """Product that tells how steady the clock is."""
+        return reference_job(dtype)
 
     def prepare(self, job: Job) -> Prepared:
         """Put operands into memory and return what to call."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perfmodel.measure.backend import Backend
-from perfmodel.measure.jobs import Job, gemm_job
+from perfmodel.measure.jobs import Job
 from perfmodel.measure.table import Table
 from perfmodel.measure.timer import Call, timed
 
@@ -24,7 +24,6 @@ DRIFT_EVERY = 3.0
 """Time between two readings of the reference product [s]."""
 STEADY = 0.10
 """Drift beyond which a row counts as measured on an unsteady clock."""
-_REFERENCE = 512
 
 Progress = Callable[[int, int, str], None]
 """Told after every row: rows done, rows in all, what comes next."""
@@ -58,12 +57,13 @@ class Outcome:
 
 
 class _Reference:
-    """A product that is timed again and again: tells how steady the clock of the machine is."""
+    """A call that is timed again and again: tells how steady the clock of the machine is."""
 
     def __init__(self, backend: Backend, dtype: str) -> None:
-        self.backend = backend
-        self.call: Call = backend.prepare(gemm_job(_REFERENCE, _REFERENCE, _REFERENCE, dtype)).call
+        self.backend, job = backend, backend.reference(dtype)
+        self.call: Call = backend.prepare(job).call
         self.first = self.seconds()
+        self.rate = job.flops / self.first or 1.0
         self.now, self.at = 1.0, time.monotonic()
         self.low = self.high = 1.0
 
@@ -155,7 +155,7 @@ def _all(
     progress: Progress | None,
 ) -> None:
     reference = _Reference(backend, waiting[0].dtype)
-    speed = _Speed(2.0 * _REFERENCE**3 / reference.first)
+    speed = _Speed(reference.rate)
     for number, job in enumerate(waiting):
         left = deadline - time.monotonic()
         if left <= 0.0:

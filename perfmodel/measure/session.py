@@ -6,14 +6,23 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import perfmodel
-from perfmodel.errors import SpecError, UnknownName
+from perfmodel.errors import PerfmodelError, SpecError, UnknownName
 from perfmodel.measure.backend import Backend, open_backend
+from perfmodel.measure.collectives import (
+    CollectiveBackend,
+    World,
+    collective_jobs,
+    follow,
+    gathered,
+    world_of,
+)
 from perfmodel.measure.describe import MARK, accelerator_text, label, processor_text
-from perfmodel.measure.jobs import OPERATORS, jobs
+from perfmodel.measure.jobs import OPERATORS, Job, jobs
 from perfmodel.measure.processor import Processor, detect, slug
 from perfmodel.measure.run import Outcome, Progress, measure, unsteady
 from perfmodel.measure.table import Table
@@ -32,17 +41,18 @@ class Request:
     Parameters
     ----------
     out : table to write or continue.
-    backend, device : library, and ``cpu`` or ``cuda``.
+    backend, device : library (by default NumPy, for collectives PyTorch), and ``cpu`` or ``cuda``.
     dtypes, operators : number formats and operators; empty for what the library has.
     threads : threads on the processor; 0 for its cores.
     limit : time to use [s].
     quick : a third of the shapes.
     describe : device file to write; by default beside the table.
     name : name of the device; by default that of the processor.
+    ranks : processes that time collectives; 0 for none.
     """
 
     out: Path
-    backend: str = "numpy"
+    backend: str = ""
     device: str = "cpu"
     dtypes: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
@@ -51,6 +61,7 @@ class Request:
     quick: bool = False
     describe: Path | None = None
     name: str = ""
+    ranks: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,8 +110,13 @@ def threads_for(wanted: int, processor: Processor) -> int:
     return wanted or (int(said) if said.isdigit() and int(said) else processor.cores)
 
 
-def session(request: Request, *, date: str, progress: Progress | None = None) -> Result:
+def session(request: Request, *, date: str, progress: Progress | None = None) -> Result | None:
     """Measure, and describe the machine.
+
+    Returns
+    -------
+    Result or None
+        ``None`` in a process that only takes part in collectives: rank 0 reports.
 
     Raises
     ------
@@ -108,38 +124,108 @@ def session(request: Request, *, date: str, progress: Progress | None = None) ->
         Before anything is timed: wrong options, a missing library, a file that cannot be written or continued.
     """
     _check(request)
+    world = world_of(request.ranks)
     processor = detect()
     threads = threads_for(request.threads, processor)
+    if world is not None:
+        return _collectives(request, world, processor, threads, date, progress)
     use_threads(threads)
-    notes = _busy(processor, threads) if request.device == "cpu" else []
     backend = open_backend(
-        request.backend, device=request.device, threads=threads, cache=processor.last_cache, memory=processor.free
+        request.backend or "numpy",
+        device=request.device,
+        threads=threads,
+        cache=processor.last_cache,
+        memory=processor.free,
     )
     wanted = request.dtypes or backend.formats[:1]
     for dtype in wanted:
         if dtype not in backend.formats:
-            raise UnknownName("format", dtype, backend.formats, remedy=f"{backend.framework} is timed in "
-                              + ", ".join(backend.formats))  # fmt: skip
+            remedy = f"{backend.framework} is timed in {', '.join(backend.formats)}"
+            raise UnknownName("format", dtype, backend.formats, remedy=remedy)
     todo = jobs(request.operators or OPERATORS, wanted, large=bool(backend.accelerator), quick=request.quick)
-    own = request.name or (slug(backend.accelerator) if backend.accelerator else label(slug(processor.name), threads))
-    device, known = (own, None) if request.name else _shipped_name(own)
+    device, known = _named(request, backend.accelerator, processor, threads)
+    notes = [] if backend.accelerator else _busy(processor, threads)
+    table, outcome = _timed(request, backend, device, todo, date, progress, notes)
+    hardware = known
+    if known is None or request.describe:
+        hardware = _describe(request, processor, backend, table, date, notes)
+    return _result(request, backend, table, outcome, hardware or "", notes)
+
+
+def _collectives(
+    request: Request, world: World, processor: Processor, threads: int, date: str, progress: Progress | None
+) -> Result | None:
+    """Time collectives between processes; a process that is not rank 0 follows."""
+    if request.backend == "numpy" or find_spec("torch") is None:
+        message = "collectives are timed by PyTorch: pip install 'perfmodel[torch]', and --backend torch"
+        raise SpecError(message, field="--ranks", found=world.ranks)
+    each = max(1, processor.cores // world.per_node)
+    use_threads(each)
+    library = "nccl" if request.device == "cuda" else "gloo"
+    with gathered(world, library, each) as torch:
+        if world.rank > 0:
+            follow(torch, world)
+            return None
+        backend = CollectiveBackend(torch, world, library, each, processor.free)
+        accelerator = str(torch.cuda.get_device_name(0)) if library == "nccl" else ""
+        device, _ = _named(request, accelerator, processor, threads)
+        notes = [] if accelerator else _busy(processor, world.per_node)
+        todo = collective_jobs(world, library, device)
+        try:
+            table, outcome = _timed(request, backend, device, todo, date, progress, notes)
+        except PerfmodelError:
+            backend.close()
+            raise
+        if not outcome.interrupted:
+            backend.close()
+    return _result(request, backend, table, outcome, "", notes)
+
+
+def _named(request: Request, accelerator: str, processor: Processor, threads: int) -> tuple[str, str | None]:
+    """Name of the device, and that of the shipped device file it has, if any."""
+    if request.name:
+        return request.name, None
+    return _shipped_name(slug(accelerator)) if accelerator else (label(slug(processor.name), threads), None)
+
+
+def _timed(
+    request: Request,
+    backend: Backend,
+    device: str,
+    todo: Sequence[Job],
+    date: str,
+    progress: Progress | None,
+    notes: list[str],
+) -> tuple[Table, Outcome]:
+    """Time what the table does not hold yet."""
     about = {"device": device, "framework": backend.framework, "version": backend.version}
     table = Table(request.out, {**about, "blas": backend.blas, "threads": backend.threads})
     if table.dropped:
         notes.append("the last line of the table was cut off in the middle and was taken out")
-    source = f"perfmodel measure: {perfmodel.__version__}, {backend.framework} {backend.version}, {backend.blas}"
+    library = ", ".join(part for part in (f"{backend.framework} {backend.version}", backend.blas) if part)
+    source = f"perfmodel measure: {perfmodel.__version__}, {library}"
     try:
         outcome = measure(todo, backend, table, limit=request.limit, source=source, date=date, progress=progress)
     finally:
         table.close()
-    hardware = known
-    if known is None or request.describe:
-        hardware = _describe(request, processor, backend, table, date, notes)
-    notes += _remarks(table, outcome)
+    return table, outcome
+
+
+def _result(
+    request: Request, backend: Backend, table: Table, outcome: Outcome, hardware: str, notes: list[str]
+) -> Result:
     return Result(
-        device, backend.framework, backend.version, backend.blas, backend.threads, request.out, hardware or "",
-        table.rows, outcome, tuple(notes),
-    )  # fmt: skip
+        device=table.about["device"],
+        framework=backend.framework,
+        version=backend.version,
+        blas=backend.blas,
+        threads=backend.threads,
+        table=request.out,
+        hardware=hardware,
+        rows=table.rows,
+        outcome=outcome,
+        notes=(*notes, *_remarks(table, outcome)),
+    )
 
 
 def _check(request: Request) -> None:
@@ -167,8 +253,8 @@ def _busy(processor: Processor, threads: int) -> list[str]:
     if load < BUSY * processor.cores:
         return []
     return [
-        f"other programs keep about {load:.1f} of {processor.cores} cores busy: times with {threads} threads will be "
-        "too long; end them, or use --threads 1, which counts processor time only"
+        f"other programs keep about {load:.1f} of {processor.cores} cores busy, and {threads} threads or ranks wait; "
+        "end them, or use --threads 1, where only the time on the core counts"
     ]
 
 
@@ -227,7 +313,7 @@ def _remarks(table: Table, outcome: Outcome) -> list[str]:
     shaken = unsteady(table.rows)
     if shaken:
         notes.append(
-            f"{shaken} of {len(table.rows)} rows were measured while the reference product took more than a tenth "
+            f"{shaken} of {len(table.rows)} rows were measured while the reference call took more than a tenth "
             "longer or shorter than at first (column drift): another program, or the clock"
         )
     return notes

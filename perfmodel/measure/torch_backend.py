@@ -9,7 +9,7 @@ from typing import Any
 
 from perfmodel.errors import SpecError
 from perfmodel.measure.backend import Prepared, rotation
-from perfmodel.measure.jobs import FORMAT_BYTES, Job
+from perfmodel.measure.jobs import FORMAT_BYTES, Job, reference_job
 from perfmodel.measure.timer import Call, Sample, Stopwatch, host_stopwatch
 
 __all__ = ["TorchBackend"]
@@ -53,6 +53,10 @@ class TorchBackend:
         self.cache, self.room = cache, memory / 2.0
         size = int(min(max(2.0**28, 4.0 * cache), memory / 16.0, LARGEST_ARENA))
         self.arena, self.results = self._bytes(size), self._bytes(size // 2)
+
+    def reference(self, dtype: str) -> Job:
+        """Product that tells how steady the clock is."""
+        return reference_job(dtype)
 
     def prepare(self, job: Job) -> Prepared:
         """Put operands into memory and return what to call."""

@@ -21,7 +21,7 @@ def lines(run: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     run : as ``perfmodel.measure.session.Result.data`` gives it.
     rows : all rows of the table.
     """
-    what = f"{run['framework']} {run['version']} with {run['blas']}"
+    what = f"{run['framework']} {run['version']}" + (f" with {run['blas']}" if run["blas"] else "")
     took = f"{run['added']} rows in {run['seconds']:.0f} s"
     known = f", {run['known']} were there" if run["known"] else ""
     text = [f"{run['device']}: {what}", f"{'interrupted: ' if run['interrupted'] else ''}{took}{known}", ""]

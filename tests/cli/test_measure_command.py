@@ -127,6 +127,8 @@ def test_an_interrupt_leaves_a_table_that_goes_on(tmp_path: Path) -> None:
         (("-o", "mine.csv", "--device", "tpu"), "allowed: cpu, cuda"),
         (("-o", "mine.csv", "--threads", "100000"), "--threads"),
         (("-o", "mine.csv", "--time-limit", "0"), "--time-limit"),
+        (("-o", "mine.csv", "--ranks", "1"), "two ranks or more"),
+        (("-o", "mine.csv", "--ranks", "2", "--backend", "numpy"), "collectives are timed by PyTorch"),
     ],
 )
 def test_a_mistake_is_one_message_and_writes_nothing(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +16,12 @@ import pytest
 
 from perfmodel.errors import SpecError
 from perfmodel.measure.backend import open_backend
+from perfmodel.measure.collectives import World, collective_jobs, world_of
 from perfmodel.measure.jobs import OPERATORS, jobs
 from perfmodel.measure.timer import timed
 from perfmodel.measure.torch_backend import TorchBackend, device_stopwatch
+
+ROOT = Path(__file__).parents[2]
 
 
 class Event:
@@ -102,3 +111,41 @@ def test_every_operator_runs_in_torch(operator: str, dtype: str) -> None:
         prepared.call(0)
         prepared.call(1)
         assert prepared.kernel
+
+
+def test_ranks_are_those_asked_for_or_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert world_of(0) is None
+    assert world_of(4) == World(0, 4, 4, launched=False)
+    with pytest.raises(SpecError, match="two ranks or more"):
+        world_of(1)
+    for name, value in (("WORLD_SIZE", "16"), ("RANK", "9"), ("LOCAL_WORLD_SIZE", "8")):
+        monkeypatch.setenv(name, value)
+    assert world_of(0) == World(9, 16, 8, launched=True)
+    with pytest.raises(SpecError, match="allowed: 16"):
+        world_of(2)
+
+
+def test_every_kind_of_collective_is_listed_at_every_size() -> None:
+    found = collective_jobs(World(0, 2, 2, launched=False), "gloo", "here")
+    assert len({(j.sizes["kind"], j.sizes["bytes"]) for j in found}) == len(found)
+    assert {j.sizes["kind"] for j in found[:5]} == {j.sizes["kind"] for j in found}
+
+
+def test_collectives_between_processes(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, "-m", "perfmodel", "measure", "-o", "mine.csv", "--ranks", "2", "--time-limit", "8"]
+    done = subprocess.run(
+        [*command, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "mine.csv").read_text().splitlines()))
+    assert json.loads(done.stdout)["added"] == len(rows) > 4
+    assert {row["ranks"] for row in rows} == {"2"}
+    assert all(float(row["time_us"]) > 0.0 for row in rows)

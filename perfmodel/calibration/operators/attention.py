@@ -124,9 +124,14 @@ _PREFILL = (
 _MASKED = Parameter("masked_share", 0.005, 0.0003, 1.0, 1.5)
 
 
+_STEPS = Parameter("prologue", 5e-6, 0.05e-6, 190e-6, 1.2, "s")
+"""On a processor a tile may be several calls of a library, made from an interpreter."""
+
+
 def _prefill_parameters(key: Key) -> tuple[Parameter, ...]:
     """Return the constants of prefill; compiler-generated kernels may visit masked blocks too."""
-    return (*_PREFILL, _MASKED) if "triton" in key.variant.lower() else _PREFILL
+    found = (*_PREFILL, _MASKED) if "triton" in key.variant.lower() else _PREFILL
+    return tuple(_STEPS if p.name == "prologue" and on_processor(key) else p for p in found)
 
 
 PREFILL = OperatorModel(
