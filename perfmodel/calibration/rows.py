@@ -188,7 +188,7 @@ def _device(label: str) -> str:
     try:
         return find_device(label).stem
     except UnknownName as error:
-        raise Unpredictable(f"no specification of the device {label or '(unnamed)'}") from error
+        raise Unpredictable(f"no specification of the device {label or '(unnamed)'}; --hw takes its file") from error
 
 
 @lru_cache(maxsize=256)

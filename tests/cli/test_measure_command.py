@@ -94,14 +94,23 @@ def test_asking_again_adds_nothing_that_is_there(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_an_interrupt_leaves_a_table_that_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "perfmodel", "measure", "-o", "mine.csv", "--threads", "1"]
-    options = {"cwd": tmp_path, "env": {**os.environ, **ENVIRONMENT}, "text": True}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perfmodel", "measure", "-o", "mine.csv", "--threads", "1"],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start background jobs deaf to it
+    )
     path, deadline = tmp_path / "mine.csv", time.monotonic() + 60
     while time.monotonic() < deadline and not (path.exists() and len(path.read_text().splitlines()) > 3):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "interrupted" in out
     text = path.read_text()
