@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perfmodel.api import Answers, Comparison, Estimate, estimate, plan
     from perfmodel.errors import Conflict, PerfmodelError, SpecError, UnknownName
-    from perfmodel.studies import assign_sequences, roofline
+    from perfmodel.studies import assign_sequences, fleet, roofline
 
 __all__ = [
     "Answers",
@@ -19,13 +19,14 @@ __all__ = [
     "UnknownName",
     "assign_sequences",
     "estimate",
+    "fleet",
     "plan",
     "roofline",
 ]
 __version__ = "0.1.0"
 
 _HOME = {name: "perfmodel.errors" for name in ("Conflict", "PerfmodelError", "SpecError", "UnknownName")}
-_HOME |= {"assign_sequences": "perfmodel.studies", "roofline": "perfmodel.studies"}
+_HOME |= {"assign_sequences": "perfmodel.studies", "fleet": "perfmodel.studies", "roofline": "perfmodel.studies"}
 
 
 def __getattr__(name: str) -> Any:

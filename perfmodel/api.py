@@ -25,7 +25,17 @@ from perfmodel.specs.system import System, load_system
 from perfmodel.specs.workload import Workload, load_workload, revise
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Answers", "Comparison", "Estimate", "estimate", "load", "plan", "plan_columns", "settings_of"]
+__all__ = [
+    "Answers",
+    "Comparison",
+    "Estimate",
+    "estimate",
+    "load",
+    "plan",
+    "plan_columns",
+    "settings_of",
+    "usual_framework",
+]
 
 DEFAULT_WORKLOADS = ("pretrain", "chat")
 DEFAULT_FRAMEWORKS = {"training": "megatron-core", "serving": "vllm"}
@@ -269,7 +279,7 @@ def settings_of(request: Request, model: Model, system: System) -> list[Setting]
             workload = within_positions(workload, model)
         if request.workload_changes:
             workload = revise(workload, request.workload_changes)
-        chosen = request.framework if request.framework is not None else _usual_framework(system, workload.kind)
+        chosen = request.framework if request.framework is not None else usual_framework(system, workload.kind)
         framework: Framework = load_framework(chosen)
         if framework.kind != workload.kind:
             raise SpecError(f"{framework.name} is a {framework.kind} framework", field="framework", found=str(chosen),
@@ -278,7 +288,7 @@ def settings_of(request: Request, model: Model, system: System) -> list[Setting]
     return settings
 
 
-def _usual_framework(system: System, kind: str) -> str:
+def usual_framework(system: System, kind: str) -> str:
     """What runs on the machine by its cluster file, else the default."""
     software = system.cluster.software
     return (getattr(software, kind) if software else None) or DEFAULT_FRAMEWORKS[kind]

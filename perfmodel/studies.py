@@ -1,4 +1,4 @@
-"""The library beyond plans: rooflines of one plan, and batches of sequences of unlike lengths."""
+"""The library beyond plans: rooflines of one plan, batches of sequences of unlike lengths, fleets of unlike groups."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfmodel.api import Request, load, plan_columns, settings_of
+from perfmodel.api import Request, load, plan_columns, settings_of, usual_framework
 from perfmodel.errors import SpecError
 from perfmodel.insight.setting import Question
-from perfmodel.specs.model import Model
+from perfmodel.specs.framework import load_framework
+from perfmodel.specs.locate import find_model
+from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.system import System
-from perfmodel.specs.workload import Workload
+from perfmodel.specs.workload import TrainingWorkload, Workload, load_workload, revise
 
 if TYPE_CHECKING:
+    from perfmodel.insight.fleet import FleetAnswer
     from perfmodel.insight.lengths import MixedLengths
     from perfmodel.insight.roofline import Roofline
 
-__all__ = ["Rooflines", "assign_sequences", "roofline"]
+__all__ = ["Rooflines", "assign_sequences", "fleet", "roofline"]
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,37 @@ def assign_sequences(
     setting = settings_of(request, *load(request))[0]
     plan_columns(setting, {**(columns or {}), column: 1}, devices)
     return mixed_lengths(setting, lengths, column=column, columns=dict(columns or {}))
+
+
+def fleet(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "pretrain",
+    *,
+    pin: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> FleetAnswer:
+    """Plan training on a fleet of unlike groups: stages of one pipeline on groups, or replicas on groups.
+
+    Parameters
+    ----------
+    model, workload, workload_changes, framework : as in :func:`plan`; without a framework each group has its usual one.
+    hw : name or path of a fleet file.
+    pin : ``tp``, ``pp``, ``dp``, ``micro_batch``, ``recompute`` of each group; or ``kind``: ``pipeline``, ``replicas``.
+
+    Raises
+    ------
+    PerfmodelError
+        If a name is unknown, a file cannot be used, or the workload is not training.
+    """
+    from perfmodel.insight.fleet import plan_fleet
+    from perfmodel.specs.fleet import load_fleet
+
+    joined, asked = load_fleet(hw), load_workload(workload)
+    if workload_changes:
+        asked = revise(asked, workload_changes)
+    if not isinstance(asked, TrainingWorkload):
+        raise SpecError("fleets are planned for training", field="workload", found=str(workload))
+    software = {n: load_framework(framework or usual_framework(s, "training")) for n, s in joined.systems.items()}
+    return plan_fleet(load_model(find_model(model)), joined, asked, software, pin or {})

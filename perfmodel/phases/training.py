@@ -22,7 +22,7 @@ from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum, split_by
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["Step", "check_training", "evaluate_training", "settle_training", "step_tree"]
+__all__ = ["Pieces", "Step", "check_training", "evaluate_training", "pieces_of", "settle_training", "step_tree"]
 
 HIDDEN_SYNC = 0.9
 """Share of the last backward pass beside which gradients can travel (the first bucket must fill first); assumed."""
@@ -185,8 +185,20 @@ def one_forward_one_backward(stage: Seconds, every_stage: Seconds, s: Settled) -
     return maximum(every_stage - stage, 0.0) / s.layout.virtual_stages
 
 
-def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
-    """Composition of one step: the micro-batches on the busiest stage first, then what comes once."""
+@dataclass(frozen=True)
+class Pieces:
+    """What a step is composed of: passes of a layer, the ends and the hand-over, and what comes once after them."""
+
+    layer: Node
+    embed: Node
+    head: Node
+    boundary: Node
+    after: tuple[Node, ...]
+    outer: tuple[Term, ...]
+
+
+def pieces_of(s: Settled, terms: Sequence[Term]) -> Pieces:
+    """The pieces of a step; gradients travel beside the last backward pass of the heaviest stage."""
     framework = s.framework or {}
     by_slot: dict[str, list[Term]] = {}
     for term in terms:
@@ -196,8 +208,23 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
         interference = framework.get("overlap_interference", 0.0)
         return Slot(tuple(by_slot.get(name, ())), interference=interference, host_late=True)
 
-    layer = Serial((slot("layer_forward"), slot("layer_backward")))
-    embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
+    window = HIDDEN_SYNC * s.first_layers * slot("layer_backward").elapsed()
+    hidden = 1.0 - framework.get("gradient_exposed", 0.0)
+    overhead = Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches)
+    return Pieces(
+        Serial((slot("layer_forward"), slot("layer_backward"))),
+        slot("embed"),
+        slot("head"),
+        slot("boundary"),
+        (*_syncs(by_slot.get("sync", ()), window, hidden), slot("update"), slot("tail"), overhead),
+        tuple(by_slot.get("outer", ())),
+    )
+
+
+def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
+    """Composition of one step: the micro-batches on the busiest stage first, then what comes once."""
+    found = pieces_of(s, terms)
+    layer, embed, head, boundary = found.layer, found.embed, found.head, found.boundary
     heavy = Times(s.first_layers, layer)
     light = Times(where(s.stages > 1.0, s.last_layers, 0.0), layer)
     single = where(s.stages > 1.0, 0.0, 1.0)
@@ -207,18 +234,9 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
     every = s.layers * layer.elapsed() + embed.elapsed() + head.elapsed() + s.stages * boundary.elapsed()
     schedule = s.layout.schedule or one_forward_one_backward
     bubble = Idle("pipeline bubble", where(s.stages > 1.0, schedule(busiest.elapsed(), every, s), 0.0))
-    window = HIDDEN_SYNC * s.first_layers * slot("layer_backward").elapsed()
-    hidden = 1.0 - framework.get("gradient_exposed", 0.0)
-    parts: list[Node] = [
-        Times(s.micro_batches, busiest),
-        bubble,
-        *_syncs(by_slot.get("sync", ()), window, hidden),
-        slot("update"),
-        slot("tail"),
-        Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches),
-    ]
+    parts: list[Node] = [Times(s.micro_batches, busiest), bubble, *found.after]
     step = Serial(tuple(parts))
-    outer = tuple(_outer(t, step) for t in by_slot.get("outer", ()))
+    outer = tuple(_outer(t, step) for t in found.outer)
     return Serial((*parts, *outer)) if outer else step
 
 

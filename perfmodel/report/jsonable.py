@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.api import Answers, Comparison, Estimate
+from perfmodel.insight.fleet import FleetAnswer
 from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
 
-__all__ = ["estimate", "plain", "plan"]
+__all__ = ["estimate", "fleet", "plain", "plan"]
 
+FLEET = "perfmodel.fleet/1"
 PLAN, ESTIMATE = "perfmodel.plan/1", "perfmodel.estimate/1"
 
 
@@ -95,6 +97,21 @@ def _what_if(compared: Comparison) -> dict[str, Any]:
 
 def _named(what: str, row: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(("phase", what, "before", "after"), plain(row), strict=True))
+
+
+def fleet(found: FleetAnswer) -> dict[str, Any]:
+    """Both arrangements of a fleet."""
+    return {
+        "schema": FLEET,
+        "model": _model(found.model),
+        "machine": {n: _machine(s) for n, s in found.joined.systems.items()},
+        "asked": plain(found.workload),
+        "feasible": found.best is not None,
+        "best": plain(found.best),
+        "other": plain(found.other),
+        "considered": found.considered,
+        "search_seconds": found.search_seconds,
+    }
 
 
 def estimate(found: Estimate) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from perfmodel.report.listing import ENTRIES, technique_entries
 from perfmodel.report.words import quantity
 from perfmodel.specs.architecture import Moe
 from perfmodel.specs.calibration import CalibrationFile
+from perfmodel.specs.fleet import load_fleet
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.load import parse
 from perfmodel.specs.model import Model, load_model
@@ -89,6 +90,7 @@ def _kind(path: Path) -> str:
     for kind, wanted in (
         ("clusters", {"peak", "memory", "node", "nodes", "levels"}),
         ("classes", {"classes"}),
+        ("fleets", {"link"}),
         ("operation", {"reliability", "file_system"}),
         ("calibrations", {"groups"}),
         ("recipes", {"recipes"}),
@@ -223,6 +225,14 @@ def _framework(path: Path) -> dict[str, Any]:
     }
 
 
+def _fleet(path: Path) -> dict[str, Any]:
+    joined = load_fleet(path)
+    found = {"kind": "fleet", "name": joined.fleet.name, "aliases": list(joined.fleet.aliases), "file": str(path)}
+    groups = {n: f"{s.cluster.nodes.value:g} × {s.cluster.node.accelerator.count} {s.accelerator.name}"
+              for n, s in joined.systems.items()}  # fmt: skip
+    return {**found, "notes": joined.fleet.notes, "groups": groups, "link": plain(joined.fleet.link)}
+
+
 def _operation(path: Path) -> dict[str, Any]:
     found = parse(Operation, read(path))
     facts = {n: plain(getattr(found, n)) for n in ("reliability", "file_system", "power")}
@@ -253,6 +263,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "frameworks": _framework,
     "classes": _classes,
     "operation": _operation,
+    "fleets": _fleet,
     "calibrations": _calibration,
     "recipes": _recipes,
 }

@@ -20,6 +20,7 @@ __all__ = [
     "cluster_names",
     "device_names",
     "find_device",
+    "find_fleet",
     "find_framework",
     "find_hardware",
     "find_model",
@@ -125,6 +126,11 @@ def framework_names() -> list[Entry]:
 def find_hardware(name: str | Path) -> Path:
     """Return the file of a cluster or device, given its name, an alias or a path."""
     return _find("cluster or device", name, [_cluster_folder(), _device_folder()])
+
+
+def find_fleet(name: str | Path) -> Path:
+    """Return the file of a fleet of unlike groups, given its name, an alias or a path."""
+    return _find("fleet", name, [_shipped("hardware_specs") / "fleets"])
 
 
 def find_device(name: str | Path, base: Path | None = None) -> Path:
