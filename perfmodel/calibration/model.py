@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -25,6 +25,7 @@ __all__ = [
     "Parameter",
     "Unpredictable",
     "on_processor",
+    "positive_sizes",
 ]
 
 Array = NDArray[np.float64]
@@ -34,6 +35,22 @@ Columns = Mapping[str, Array]
 
 class Unpredictable(PerfmodelError):
     """A row that no prediction can be made for; the message is the reason, in a few words."""
+
+
+def positive_sizes(row: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
+    """Sizes of a row by name.
+
+    Raises
+    ------
+    Unpredictable
+        If one is below 1.
+    ValueError, KeyError
+        If one is no number, or missing.
+    """
+    sizes = {name: float(row[name]) for name in names}
+    if not all(size >= 1.0 for size in sizes.values()):
+        raise Unpredictable("a size is below 1")
+    return sizes
 
 
 class Identity(NamedTuple):

@@ -125,7 +125,7 @@ def _rows(path: Path) -> tuple[frozenset[str], list[tuple[int, dict[str, str]]]]
     """Names of the columns, and every row with its line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
+            reader = csv.DictReader(lines, restkey="", restval="")
             header = frozenset(reader.fieldnames or ())
             if not header:
                 raise SpecError("the file is empty; the first line names the columns", file=str(path))
@@ -144,6 +144,8 @@ def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, st
         framework, dtype = row.get("framework") or row.get("timing") or "", row.get("dtype", "")
         try:
             identity, sizes = model.read(row)
+            if not all(math.isfinite(size) for size in sizes.values()):
+                raise ValueError("a size is not finite")
             framework = identity.framework
             variant = "/".join(part for part in (identity.framework, identity.kernel) if part)
             device = names.get(_folded(label)) or _device(label)
@@ -152,7 +154,7 @@ def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, st
         except Unpredictable as reason:
             counts = table.skipped.setdefault((origin, framework, label, dtype), Counter())
             counts[str(reason)] += 1
-        except (ValueError, KeyError, TypeError):
+        except (ArithmeticError, ValueError, KeyError, TypeError):
             counts = table.skipped.setdefault((origin, framework, label, dtype), Counter())
             counts["a size or the time is missing or not a number"] += 1
         else:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +17,10 @@ from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import Table, files_of, header_of, read_tables
 from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
 from perfmodel.calibration.training_validate import is_training, training_reports
-from perfmodel.errors import SpecError
+from perfmodel.errors import PerfmodelError, SpecError
 
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
 
-_WORST = 3
 HELD_OUT_FOLDS, INNER_FOLDS = 4, 3
 
 
@@ -54,6 +53,7 @@ def validate(
     device: str | Path | None = None,
     store: Store | None = None,
     held_out: str | None = None,
+    worst: int = 3,
 ) -> list[GroupReport]:
     """Predict every row of the measurement files and report the errors.
 
@@ -64,12 +64,13 @@ def validate(
     store : constants to use; by default those of ``device`` and the shipped ones.
     held_out : what the constants may not have seen: ``rows`` (fits anew to three quarters of the shapes at a time) or
         ``device`` (fits anew to the other devices).
+    worst : rows of every group to name, those with the largest errors.
     """
     files = files_of(paths)
     runs = [path for path in files if is_training(header_of(path))]
     tables = read_tables([path for path in files if path not in runs], own=device)
     found = store or (shipped() if device is None else store_of(device))
-    measured = [g for table in tables for g in table.groups]
+    measured = [g for table in tables for g in table.groups if _possible(g)]
     if held_out == "rows":
         predict = _refitted(measured)
     elif held_out == "device":
@@ -78,7 +79,16 @@ def validate(
         predict = lambda group: predict_group(group, found)  # noqa: E731
     else:
         raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
-    return [report for table in tables for report in _reports(table, predict)] + training_reports(runs)
+    return [report for table in tables for report in _reports(table, predict, worst)] + training_reports(runs)
+
+
+def _possible(group: Group) -> bool:
+    """Whether the device can run these rows at all; others are no part of a fit."""
+    try:
+        predict_group(group.take(np.arange(len(group)) == 0), Store(()))
+    except PerfmodelError:
+        return False
+    return True
 
 
 def _carried_over(groups: list[Group]) -> Callable[[Group], Predicted]:
@@ -112,7 +122,7 @@ def _refitted(groups: list[Group]) -> Callable[[Group], Predicted]:
     return predict
 
 
-def _reports(table: Table, predict: Callable[[Group], Predicted]) -> list[GroupReport]:
+def _reports(table: Table, predict: Callable[[Group], Predicted], worst: int) -> list[GroupReport]:
     if table.model is None:
         reason = {"no operator class reads these columns": table.rows}
         return [GroupReport(table.file, "", "", "", "", "", "time", table.rows, 0, reason)]
@@ -120,7 +130,7 @@ def _reports(table: Table, predict: Callable[[Group], Predicted]) -> list[GroupR
     for group in table.groups:
         merged.setdefault((group.source, group.framework, group.label, group.dtype), []).append(group)
     keys = [*merged, *(k for k in table.skipped if k not in merged)]
-    return [_report(table, table.model, key, merged.get(key, []), predict) for key in keys]
+    return [_report(table, table.model, key, merged.get(key, []), predict, worst) for key in keys]
 
 
 def _report(
@@ -129,14 +139,21 @@ def _report(
     key: tuple[str, str, str, str],
     groups: list[Group],
     predict: Callable[[Group], Predicted],
+    worst: int,
 ) -> GroupReport:
-    skipped = dict(table.skipped.get(key, Counter()))
+    skipped = Counter(table.skipped.get(key, Counter()))
     source, framework, label, dtype = key
     rows = sum(map(len, groups)) + sum(skipped.values())
     head = (table.file, model.name, source, framework, label, dtype, "time", rows)
-    if not groups:
-        return GroupReport(*head, 0, skipped)
-    parts = [predict(g) for g in groups]
+    done: list[tuple[Group, Predicted]] = []
+    for group in groups:
+        try:
+            done.append((group, predict(group)))
+        except PerfmodelError as reason:  # no unit for the format, say
+            skipped[str(reason)] += len(group)
+    if not done:
+        return GroupReport(*head, 0, dict(skipped))
+    groups, parts = [g for g, _ in done], [p for _, p in done]
     seconds = np.concatenate([p.seconds for p in parts])
     measured = np.concatenate([g.seconds for g in groups])
     low, high = np.concatenate([p.low for p in parts]), np.concatenate([p.high for p in parts])
@@ -147,20 +164,22 @@ def _report(
     return GroupReport(
         *head,
         len(measured),
-        skipped,
+        dict(skipped),
         median_abs_error=errors["median_abs_error"],
         p90_abs_error=errors["p90_abs_error"],
         mean_error=errors["mean_error"],
         tier="+".join(sorted({p.tier for p in parts})),
         inside=float(np.mean((measured >= low) & (measured <= high))),
         subsets={n: {"rows": int(w.sum()), **errors_of(error[w])} for n, w in chosen.items() if w.any()},
-        worst=_worst(groups, columns, measured, seconds, error),
+        worst=_worst(groups, columns, measured, seconds, error, worst),
     )
 
 
-def _worst(groups: list[Group], columns: Mapping[str, Array], measured: Array, seconds: Array, error: Array) -> Any:
+def _worst(
+    groups: list[Group], columns: Mapping[str, Array], measured: Array, seconds: Array, error: Array, count: int
+) -> tuple[Worst, ...]:
     lines = [line for g in groups for line in g.lines]
-    order = np.argsort(-np.abs(error))[:_WORST]
+    order = np.argsort(-np.abs(np.log1p(error)))[:count]
     return tuple(
         Worst(lines[i], float(measured[i]), float(seconds[i]), {n: float(v[i]) for n, v in columns.items()})
         for i in order

@@ -15,6 +15,7 @@ def command(
     held_out: str | None = typer.Option(
         None, "--held-out", metavar="rows|device", help="Use constants that have not seen the row, or the device."
     ),
+    worst: int = typer.Option(0, "--worst", metavar="N", min=0, help="Show the N rows of every group that miss most."),
     json: bool = typer.Option(False, "--json", help="Print JSON only."),
     report: Path | None = typer.Option(None, "--report", metavar="FILE.md", help="Also write a Markdown report."),
 ) -> None:
@@ -25,13 +26,13 @@ def command(
     from perfmodel.calibration.validate import validate
     from perfmodel.report import accuracy
 
-    found = [r.data() for r in validate(paths, device=hw, held_out=held_out)]
+    found = [r.data() for r in validate(paths, device=hw, held_out=held_out, worst=worst or 3)]
     if report is not None:
         output.write_report(report, accuracy.render(found, output.command_line()))
     if json:
         output.print_json(found)
     else:
-        output.print_text("\n".join(accuracy.lines(found)))
+        output.print_text("\n".join(accuracy.lines(found, worst)))
 
 
 def calibrate_command(

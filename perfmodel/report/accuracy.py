@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from perfmodel.report.goals import goal_table
 from perfmodel.specs.calibration import CalibrationGroup
 
 __all__ = ["fit_lines", "lines", "render"]
@@ -54,23 +55,41 @@ def _row(r: Report) -> tuple[str, ...]:
     )
 
 
-def lines(reports: Sequence[Report]) -> list[str]:
-    """Aligned table for a screen, the skipped rows below it."""
+def lines(reports: Sequence[Report], worst: int = 0) -> list[str]:
+    """Aligned table for a screen, parts, the ``worst`` rows of every group and the skipped rows below it."""
     table = [_HEAD, *(_row(r) for r in reports if r["operator"])]
     widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
     result = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    return [*result, *_parts(reports), *_skips(reports)]
+    return [*result, *_parts(reports), *_worst(reports, worst), *_skips(reports)]
+
+
+def _worst(reports: Iterable[Report], count: int) -> list[str]:
+    """Rows with the largest errors, group by group."""
+    result = []
+    for r in reports:
+        rows = r["worst"][:count]
+        if rows:
+            head = (r["operator"], r["device"], r["dtype"], r["framework"], r["source"])
+            result.append(f"largest errors of {', '.join(name for name in head if name)}:")
+        for w in rows:
+            sizes = ", ".join(f"{name} {value:g}" for name, value in w["sizes"].items())
+            times = f"measured {1e6 * w['measured']:,.4g} us, predicted {1e6 * w['predicted']:,.4g} us"
+            error = _percent(w["predicted"] / w["measured"] - 1.0, signed=True)
+            result.append(f"  line {w['line']}: {times} ({error}): {sizes}")
+    return result
 
 
 def _parts(reports: Iterable[Report]) -> list[str]:
-    """Parts of training sweeps that are reported on their own, and figures that are no errors."""
+    """Parts of the rows that are reported on their own, and figures that are no errors."""
     result = []
     for r in reports:
-        if r["operator"] != "training":
-            continue
+        head = (
+            [r["framework"], r["metric"]] if r["operator"] == "training" else [r["device"], r["dtype"], r["framework"]]
+        )
         for name, part in r["subsets"].items():
             errors = f"median {_percent(part['median_abs_error'])}, 90 % {_percent(part['p90_abs_error'])}"
-            result.append(f"{r['framework']} {r['metric']}, {name}: {part['rows']:.0f} rows, {errors}")
+            errors += f", bias {_percent(part['mean_error'], signed=True)}"
+            result.append(f"{' '.join(head)}, {name}: {part['rows']:.0f} rows, {errors}")
         if r["scores"]:
             figures = ", ".join(f"{n.replace('_', ' ')} {v:.3g}" for n, v in r["scores"].items())
             result.append(f"{r['framework']} {r['metric']}: {figures}")
@@ -99,7 +118,16 @@ def fit_lines(groups: Iterable[CalibrationGroup]) -> list[str]:
 
 def render(reports: Sequence[Report], command: str) -> str:
     """Markdown report: which command made it, the distribution over groups by operator, then every group."""
-    text = ["# How well kernels are predicted", "", f"Made by `{command}`.", "", *_summary(reports), ""]
+    text = [
+        "# How well kernels are predicted",
+        "",
+        f"Made by `{command}`.",
+        "",
+        *_summary(reports),
+        "",
+        *goal_table(reports),
+        "",
+    ]
     text += ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
     text += ["| " + " | ".join(_row(r)) + " |" for r in reports if r["operator"]]
     skipped = _skips(reports)

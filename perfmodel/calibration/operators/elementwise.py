@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable
+from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, positive_sizes
 from perfmodel.elementwise import smooth_maximum
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
@@ -23,9 +23,8 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
         raise Unpredictable(f"number format {row['dtype']}")
     timed = row.get("timing", "") or row.get("framework", "") or "unnamed"
     sizes = {
-        "bytes": float(row["bytes_read"]) + float(row["bytes_written"]),
-        "rows": float(row["rows"]),
-        "cols": float(row["cols"]),
+        "bytes": positive_sizes(row, ("bytes_read",))["bytes_read"] + max(0.0, float(row["bytes_written"])),
+        **positive_sizes(row, ("rows", "cols")),
         "row": 1.0 if row["op"] in _POINTWISE else float(row["cols"]),
     }
     return Identity(row["dtype"], timed, row["op"]), sizes

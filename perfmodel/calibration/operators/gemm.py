@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, on_processor
+from perfmodel.calibration.model import (
+    Columns,
+    Identity,
+    Key,
+    OperatorModel,
+    Parameter,
+    Unpredictable,
+    on_processor,
+    positive_sizes,
+)
 from perfmodel.elementwise import Scalar, smooth_maximum
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
@@ -52,7 +61,7 @@ _EAGER = ("pytorch", "cublas")
 def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     if row["dtype"] not in FORMATS:
         raise Unpredictable(f"number format {row['dtype']}")
-    sizes = {name: float(row[name]) for name in ("m", "n", "k")}
+    sizes = positive_sizes(row, ("m", "n", "k"))
     resident = row.get("weight_fits_l2", "")
     sizes["resident"] = float(resident) if resident else 0.0
     sizes.update(_rotation(row)._asdict())

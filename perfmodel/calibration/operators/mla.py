@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable
+from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, positive_sizes
 from perfmodel.calibration.operators.attention import STAND_INS, cache_format, compute_format
 from perfmodel.elementwise import smooth_maximum
 from perfmodel.machine.engine import Constants, Engine
@@ -28,7 +28,7 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
         raise Unpredictable(f"phase {phase}")
     format, cache_bytes = cache_format(row)
     names = ("batch", "heads_local", "q_len", "kv_len", "kv_lora_rank", "rope_dim")
-    sizes = {name: float(row[name]) for name in names}
+    sizes = positive_sizes(row, names)
     sizes["cache_bytes"] = cache_bytes
     kernel = row.get("kernel", "")
     return Identity(f"{phase} {format}", row["framework"], "" if kernel == "default" else kernel), sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable
+from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, positive_sizes
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.formats import STORAGE
@@ -45,7 +45,9 @@ def _read(row: Mapping[str, str]) -> tuple[Identity, Mapping[str, float]]:
     if format not in FORMATS:
         raise Unpredictable(f"number format {format}")
     names = ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep")
-    tokens, hidden, inter, top_k, experts, tp, ep = (int(row[name]) for name in names)
+    tokens, hidden, inter, top_k, experts, tp, ep = map(int, positive_sizes(row, names).values())
+    if top_k > experts:
+        raise Unpredictable("more experts per token than there are")
     framework, kernel = row.get("framework", "") or "unnamed", row.get("kernel", "")
     if experts % ep:
         raise Unpredictable("experts do not divide over the ranks")
