@@ -34,6 +34,7 @@ __all__ = [
     "embedding_calls",
     "head_calls",
     "layer_calls",
+    "row_products",
 ]
 
 
@@ -171,6 +172,17 @@ def _product(linear: Linear, tokens: Scalar, s: Sizes, component: str, name: str
     read = minimum(s.element_bytes, storage(format).bytes)
     work = gemm(tokens, n, k, element_bytes=s.element_bytes, weight_bytes=weight_bytes, input_bytes=read, format=format)
     return Call(name, work._replace(kernels=kernels), 1.0, component=component)
+
+
+def row_products(architecture: Architecture, s: Sizes) -> list[Call]:
+    """Products of an average layer that leave partial sums on the ranks that share their rows."""
+    calls: list[Call] = []
+    for run in _kinds(architecture):
+        share = run.count / architecture.layers
+        for part in (run.layer.mixer, run.layer.ffn):
+            linears = () if part is None else part.linears
+            calls += [_product(m, s.tokens, s, "mlp")._replace(share=share) for m in linears if m.shard == "row"]
+    return calls
 
 
 def _products(linears: tuple[Linear, ...], s: Sizes, component: str) -> list[Call]:

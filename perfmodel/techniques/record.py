@@ -92,6 +92,9 @@ class Layout:
     state_exchange: Callable[..., tuple[Scalar, bool]] | None = owner()
     """Function (network, group, state bytes, token bytes) -> (seconds, hidden) of ranks that share a sequence; ``None``
     gathers the recurrent states."""
+    sums_hidden: Callable[..., Scalar] | None = owner()
+    """Function (settled, machine, bytes, reduce-scatter, all-gather seconds) -> seconds of a tensor-parallel sum that
+    hide beside products; ``None`` hides nothing."""
     attention_engine: str = owner("main")
     """Engine that runs decode attention and holds the KV cache."""
     sub_batches: Scalar = product()

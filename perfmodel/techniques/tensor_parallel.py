@@ -57,13 +57,15 @@ def sums_per_layer(architecture: Architecture) -> float:
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
     """One all-reduce, or its two halves around the sharded activations, per sum and pass."""
-    del x, machine
+    del x
     group = s.along("tensor")
     size = s.sizes.tokens * s.architecture.hidden * s.sizes.element_bytes
     whole = all_reduce(net, group, size)
-    halves = reduce_scatter(net, group, size) + all_gather(net, group, size)
+    scatter, gather = reduce_scatter(net, group, size), all_gather(net, group, size)
     training, framework = s.situation.phase == "training", s.framework or {}
-    seconds = where(s.layout.activations_whole > 0.0, whole, halves) if training else whole
+    seconds = where(s.layout.activations_whole > 0.0, whole, scatter + gather) if training else whole
+    if s.layout.sums_hidden is not None:
+        seconds = scatter + gather - s.layout.sums_hidden(s, machine, size, scatter, gather)
     exposed = framework.get("tensor_exposed", 1.0)
     waiting = call_latency(group, framework)
     bound = all_reduce_bound(net, group, size)

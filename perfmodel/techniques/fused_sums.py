@@ -1,0 +1,100 @@
+"""Partial sums of tensor parallelism that travel while the product that makes them still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.machine.build import Machine
+from perfmodel.machine.kernels import kernel_time
+from perfmodel.operators.layers import row_products
+from perfmodel.techniques.base import Axis, Situation, Technique
+from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.units import Bytes, Seconds
+
+__all__ = ["TECHNIQUE", "chunked", "fused", "fused_seconds", "scatter_traffic"]
+
+CHUNKS = 4.0
+"""Pieces into which a product is cut where software overlaps it; assumed, the number of ranks is as usual."""
+
+
+def scatter_traffic(size: Bytes, ranks: Scalar, *, in_memory: bool) -> Bytes:
+    r"""Bytes that a ring reduce-scatter of ``size`` bytes moves through the memory of one rank [B].
+
+    A step takes a piece in, reads it and its own, and sends the sum: :math:`3(n-1)/n` of the size. Where memory adds what
+    arrives, a step is one update: what it sends is the store that the product makes anyway.
+    """
+    return size * (ranks - 1.0) / ranks * (1.0 if in_memory else 3.0)
+
+
+def fused_seconds(compute: Seconds, memory: Seconds, extra: Seconds, scatter: Seconds) -> Seconds:
+    """A product whose sums leave as they are made: the longest of its compute, all its traffic, and the links [s].
+
+    Parameters
+    ----------
+    compute, memory : of the product alone.
+    extra : memory time of what the collective moves.
+    scatter : reduce-scatter on the links.
+
+    References
+    ----------
+    .. [1] S. Pati et al., "T3: transparent tracking and triggering for fine-grained overlap of compute and
+       collectives", arXiv:2401.16677.
+    """
+    return maximum(maximum(compute, memory + extra), scatter)
+
+
+def fused(s: Settled, machine: Machine, size: Bytes, scatter: Seconds, gather: Seconds) -> Seconds:
+    """Seconds of an average sum that hide: the reduce-scatter beside its product, less what the product loses."""
+    del gather
+    products = row_products(s.architecture, s.sizes)
+    if not products:
+        return 0.0
+    share = 1.0 / sum(call.share for call in products)
+    extra = scatter_traffic(size, s.degree("tensor"), in_memory=True) / machine.main.bandwidth
+    hidden: Scalar = 0.0
+    for call in products:
+        kernel = kernel_time(call.work, machine.main)
+        together = fused_seconds(kernel.compute, kernel.memory, extra, scatter) + kernel.overhead
+        hidden = hidden + share * call.share * (kernel.seconds + scatter - maximum(together, kernel.seconds))
+    return minimum(maximum(hidden, 0.0), scatter)
+
+
+def chunked(s: Settled, machine: Machine, size: Bytes, scatter: Seconds, gather: Seconds) -> Seconds:
+    """Both halves cut in pieces beside pieces of the products before and behind: all but the first piece can hide."""
+    del size
+    products = row_products(s.architecture, s.sizes)
+    beside: Scalar = 0.0
+    for call in products:
+        beside = beside + call.share * kernel_time(call.work, machine.main).seconds
+    beside = beside / max(sum(call.share for call in products), 1.0)
+    piece = 1.0 - 1.0 / CHUNKS
+    return piece * (minimum(scatter, beside) + minimum(gather, beside))
+
+
+WAYS: dict[str, Callable[..., Seconds]] = {"fused": fused, "chunked": chunked}
+
+
+def axes(situation: Situation) -> tuple[Axis, ...]:
+    """After the product, beside its pieces, or out of it."""
+    del situation
+    return (Axis.of("sums", ["after", *WAYS], structural=True),)
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """The function that says how much hides."""
+    del situation
+    return {} if x.sums == "after" else {"sums_hidden": WAYS[x.sums]}
+
+
+TECHNIQUE = Technique(
+    name="fused_sums",
+    summary="partial sums of tensor parallelism travel beside the product that makes them",
+    source="S. Pati et al. (T3), arXiv:2401.16677; chunked: S. Wang et al., ASPLOS 2023",
+    phases=frozenset({"training", "serving"}),
+    neutral={"sums": "after"},
+    axes=axes,
+    layout=layout,
+    opt_in=True,
+)
