@@ -22,8 +22,8 @@ CHUNKS = 4.0
 def scatter_traffic(size: Bytes, ranks: Scalar, *, in_memory: bool) -> Bytes:
     r"""Bytes that a ring reduce-scatter of ``size`` bytes moves through the memory of one rank [B].
 
-    A step takes a piece in, reads it and its own, and sends the sum: :math:`3(n-1)/n` of the size. Where memory adds what
-    arrives, a step is one update: what it sends is the store that the product makes anyway.
+    A step takes a piece in, reads it and its own, and sends the sum: :math:`3(n-1)/n` of the size. Where memory adds
+    what arrives, a step is one update: what it sends is the store that the product makes anyway.
     """
     return size * (ranks - 1.0) / ranks * (1.0 if in_memory else 3.0)
 
