@@ -26,6 +26,8 @@ from perfmodel.techniques.base import Situation, Technique
 __all__ = ["Block", "Prediction", "blocks", "framework_of", "predict", "stated_constants"]
 
 Array = NDArray[np.float64]
+TENSORS = ("weights", "gradients", "optimizer", "activations")
+"""Lines of the memory ledger that a paper counts by formula."""
 Constants = Mapping[str, float]
 
 
@@ -160,7 +162,7 @@ def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] |
         step = block.evaluate(chosen)
         place = list(block.order)
         seconds[place] = step.seconds
-        memory[place] = peak_memory(step, block.machine.main.tier)
+        memory[place] = peak_memory(step, block.machine.main.tier, block.rows[0].setup.memory_of)
     return Prediction(seconds, memory)
 
 
@@ -169,13 +171,15 @@ def stated_constants(block: Block) -> Constants:
     return framework_of(block.framework).on(block.family, block.format, block.release)
 
 
-def peak_memory(step: Step, tier: str) -> Array | float:
-    """Memory of the fullest stage [B]."""
+def peak_memory(step: Step, tier: str, stage: str = "fullest") -> Array | float:
+    """Memory of the fullest stage, of the ``first``, or only its states and activations (``tensors``) [B]."""
     totals: Array | float = 0.0
-    for lines in step.ledgers.values():
+    for name, lines in step.ledgers.items():
+        if stage == "first" and name != "first":
+            continue
         total: Any = 0.0
         for entry in lines:
-            if entry.tier == tier:
+            if entry.tier == tier and (stage != "tensors" or entry.name in TENSORS):
                 total = total + entry.bytes
         totals = np.maximum(totals, total)
     return totals

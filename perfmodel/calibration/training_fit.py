@@ -57,6 +57,7 @@ BOUNDS: dict[str, Range] = {
     "tensor_latency": Range(0.0, 0.2 * MILLI, 0.01 * MILLI),
     "tensor_latency_far": Range(0.0, 3 * MILLI, 0.3 * MILLI),
     "pipelined_launch": Range(0.0, 6 * MILLI, 2.8 * MILLI),
+    "pipelined_far": Range(0.0, 1.0, 0.1),
     "gradient_pieces": Range(1.0, 12.0, 9.0),
     "collective_share": Range(0.2, 1.05, 0.9),
     "logit_bytes": Range(6.0, 60.0, 14.0),
@@ -64,6 +65,7 @@ BOUNDS: dict[str, Range] = {
     "states_scale": Range(0.8, 1.5, 1.0),
     "logit_memory": Range(2.0, 30.0, 12.0),
     "runtime_memory": Range(0.1e9, 12e9, 3e9),
+    "kept_extra": Range(0.0, 40.0, 12.0),
     "gathered_inputs": Range(0.0, 1.0, 0.3),
 }
 """Every constant that a fit may move."""
@@ -115,7 +117,7 @@ def chosen(values: Mapping[str, float], block: Block) -> dict[str, float]:
     plain = {name: value for name, value in values.items() if "@" not in name}
     for name, value in values.items():
         constant, _, where = name.partition("@")
-        if where and where in (block.family, block.format):
+        if where and where in (block.family, block.format, block.release):
             plain[constant] = value
     return plain
 
@@ -154,7 +156,7 @@ def fit_memory(
     def ratio(values: Mapping[str, float]) -> Array:
         return np.log(predict(prepared, lambda b: {**constants(b), **chosen(values, b)}).memory) - measured
 
-    values, stuck = _fit(names, constants(prepared[0]), lambda v: ratio(v) / (2.0 * SCALE))
+    values, stuck = _fit(names, constants(prepared[0]), lambda v: ratio(v) / SCALE)
     return Fitted(values, len(known), errors_of(np.exp(ratio(values)) - 1.0), stuck)
 
 
@@ -209,7 +211,7 @@ def fit_frameworks(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()
     rows = [row for path in paths for row in training_rows(path)[0]]
     found = []
     for entry in sources().fits:
-        own = [r for r in rows if r.setup.framework == entry.framework and r.fit and not _set_aside(r)]
+        own = [r for r in rows if r.setup.framework == entry.framework and r.fit]
         if own and (not only or entry.framework in only):
             found.append(_fit_framework(entry, own, folder))
     return found
@@ -232,6 +234,7 @@ def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> Fr
     path = find_framework(entry.framework)
     base = stated_constants
     memory = fit_memory(rows, entry.memory, base) if entry.memory and any(r.memory for r in rows) else None
+    rows = [r for r in rows if not _set_aside(r)]
     times = fit_times(rows, entry.times, base)
     unseen = held_out_errors(rows, entry.times, base)
     held = errors_of(unseen[np.isfinite(unseen)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,7 @@ class Setup(NamedTuple):
     compute: str
     gradients: float
     fused: bool
+    memory_of: str
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,26 @@ def architecture_of(row: Mapping[str, str]) -> Architecture:
     if experts and experts > 1:
         ffn = Moe(hidden, int(experts), int(top or 2), width, gated)
     layer = Layer(attention, ffn, extra=2 * hidden * (1 + bias))
-    return Architecture(
+    untied = Architecture(
         family="llama" if gated else "gpt2",
         hidden=hidden,
         vocab=vocab,
         runs=(Run(layer, layers),),
-        tied=not gated,
+        tied=False,
         extra=hidden * (1 + bias),
         dropout=not gated,
     )
+    return replace(untied, tied=_tied(untied, row.get("tied", ""), _number(row, "params_b"), usual=not gated))
+
+
+def _tied(untied: Architecture, stated: str, printed: float | None, *, usual: bool) -> bool:
+    """Whether the printed size counts one table of the vocabulary rather than two; ``usual`` where it cannot tell."""
+    table, size = untied.embedding_parameters, untied.parameters
+    if stated.strip():
+        return stated.strip() == "1"
+    if printed is None or table < 0.04 * size:
+        return usual
+    return abs(printed * 1e9 - (size - table)) < abs(printed * 1e9 - size)
 
 
 def _layers_from_size(row: Mapping[str, str], hidden: int) -> int:
@@ -305,10 +317,11 @@ def _setup(row: Mapping[str, str], entry: Entry, architecture: Architecture) -> 
         int(_number(row, "gpus_per_node") or 8),
         network_per_node(row.get("inter_node_net", "")),
         entry.framework,
-        next((g for g in (release.groups() if release else ()) if g), ""),
+        entry.release or next((g for g in (release.groups() if release else ()) if g), ""),
         compute,
-        2.0 if compute == "fp16" else 4.0,
+        _number(row, "gradient_bytes") or (2.0 if compute == "fp16" else 4.0),
         fused,
+        entry.memory_of,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,8 +23,12 @@ class Entry(Spec):
 
     when: dict[str, str]
     framework: str
+    release: str | None = None
+    """Release of the software, `YY.MM`, where the source names none that could be read."""
     cluster: str | None = None
     assume: dict[str, str | int | float] = Field(default_factory=dict)
+    memory_of: Literal["fullest", "first", "tensors"] = "fullest"
+    """What the source prints: memory of the fullest stage, that of rank 0, or states and activations alone."""
     fit: bool = True
     """Whether its rows may calibrate the framework: not where another machine, or another program, stands behind it."""
     why: str = ""

@@ -69,6 +69,8 @@ def _replaced(lines: list[str], values: Mapping[str, float], spread: float) -> l
 def _variant(lines: list[str], where: str, values: Mapping[str, float], spread: float) -> list[str]:
     """Put constants of one family or format under ``variants``."""
     key = "format" if re.fullmatch(r"(nv|mx)?fp\d+|bf16", where) else "family"
+    if re.fullmatch(r"\d\d\.\d\d", where):
+        key, where = "release", f'"{where}"'
     facts = [_line("      ", n, v, spread) for n, v in values.items()]
     head = f"  - {key}: {where}"
     if head in lines:

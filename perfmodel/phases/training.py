@@ -286,6 +286,9 @@ def _ledger(
     if framework.get("gathered_inputs", 0.0):
         whole = 2.0 * s.architecture.hidden * s.sizes.element_bytes
         per_token = per_token + framework["gathered_inputs"] * where(s.sizes.weight_split > 1.0, whole, 0.0)
+    if framework.get("kept_extra", 0.0):
+        extra_bytes = framework["kept_extra"] * s.architecture.hidden / s.sizes.weight_split
+        per_token = per_token + layout.kept * extra_bytes
     activations = held * layers * s.sizes.tokens * per_token * framework.get("kept_scale", 1.0)
     with_head = where(s.stages > 1.0, 0.0, 1.0) if first else 1.0
     per_logit = framework.get("logit_memory", framework.get("logit_bytes", 10.0))

@@ -83,10 +83,14 @@ class TrainingConstants(Spec):
     """Host time per transfer between pipeline stages [s]."""
     pipelined_launch: Duration = fact(0.0, "0 s")
     """Least time of a layer, forward and backward, per tensor rank once stages exchange across nodes [s]."""
+    pipelined_far: Number = fact(0.0, "0")
+    """Part of ``pipelined_launch`` that every further node of a tensor group adds [1]."""
     head_balanced: Share = fact(0.0, "0")
     """1 where stages are cut by work with the output head counted in, 0 where every stage has as many layers [1]."""
     kept_scale: Number = fact(1.0, "1")
     """Activations kept for the backward pass over those that the operators need [1]."""
+    kept_extra: Number = fact(0.0, "0")
+    """Bytes per token and hidden number that a layer keeps beyond what its operators need [1]."""
     gathered_inputs: Share = fact(0.0, "0")
     """1 where inputs gathered for tensor parallelism are kept whole for the backward pass [1]."""
     states_scale: Number = fact(1.0, "1")

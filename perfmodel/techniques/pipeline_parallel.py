@@ -52,7 +52,9 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     floor = framework.get("pipelined_launch", 0.0)
     if floor:
         leaves = group.members[0] < group.size
-        wait = where(leaves, floor * s.degree("tensor") / len(s.slots), 0.0)
+        tensor = s.along("tensor")
+        further = framework.get("pipelined_far", 0.0) * (tensor.size / tensor.members[0] - 1.0)
+        wait = where(leaves, floor * tensor.size * (1.0 + further) / len(s.slots), 0.0)
         terms += [Term("stage wait", slot, "host cpu", wait, "wait", prefetch=True) for slot, _ in s.slots]
     return terms
 
