@@ -41,7 +41,7 @@ class Block:
     order : place of every row in the list that was given.
     situation, machine, network, techniques : what they run on.
     framework, release : name of the software and of its release.
-    family, format : of the device, and of the matrix products.
+    family, formats : of the device; format of the matrix products and its scaling recipe.
     x : plan columns, one array each.
     """
 
@@ -54,7 +54,7 @@ class Block:
     framework: str
     release: str
     family: str | None
-    format: str
+    formats: tuple[str, ...]
     x: SimpleNamespace
 
     def evaluate(self, constants: Constants) -> Step:
@@ -141,7 +141,7 @@ def _block(setup: Setup, rows: list[TrainingRow], order: list[int]) -> Block:
         setup.framework,
         setup.release,
         system.accelerator.family,
-        setup.compute,
+        (setup.compute, setup.recipe),
         SimpleNamespace(**columns),
     )
 
@@ -168,7 +168,7 @@ def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] |
 
 def stated_constants(block: Block) -> Constants:
     """Constants of the framework of a block, as its file states them for that release."""
-    return framework_of(block.framework).on(block.family, block.format, block.release)
+    return framework_of(block.framework).on(block.family, *block.formats, release=block.release)
 
 
 def peak_memory(step: Step, tier: str, stage: str = "fullest") -> Array | float:

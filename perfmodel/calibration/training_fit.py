@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import errors_of
-from perfmodel.calibration.training import Block, blocks, predict, stated_constants
+from perfmodel.calibration.training import Block, blocks, framework_of, predict, stated_constants
 from perfmodel.calibration.training_rows import TrainingRow, training_rows
 from perfmodel.calibration.training_sources import FitEntry, sources
 from perfmodel.calibration.training_write import with_constants
+from perfmodel.specs.framework import constants_stated
 from perfmodel.specs.locate import find_framework
 
 __all__ = ["BOUNDS", "Fitted", "FrameworkFit", "Range", "fit_frameworks", "fit_memory", "fit_times", "held_out_errors"]
@@ -44,10 +45,12 @@ BOUNDS: dict[str, Range] = {
     "elementwise_scale": Range(0.5, 4.5, 1.0),
     "product_scale": Range(0.8, 1.4, 1.0, 0.15),
     "attention_scale": Range(0.6, 4.0, 1.0),
-    "attention_backward": Range(0.6, 4.0, 1.0),
+    "attention_backward": Range(0.6, 12.0, 1.5),
     "misalignment": Range(0.0, 0.3, 0.14),
     "attention_misalignment": Range(0.0, 1.0, 0.65),
-    "tensor_exposed": Range(0.1, 2.5, 1.0),
+    "expert_scale": Range(0.3, 3.0, 1.0),
+    "expert_exposed": Range(0.0, 1.5, 0.3),
+    "tensor_exposed": Range(0.1, 3.5, 1.0, 0.3),
     "gradient_exposed": Range(0.0, 4.0, 0.5),
     "overlap_interference": Range(0.0, 1.0, 0.3),
     "gather_exposed": Range(0.0, 1.0, 0.2),
@@ -113,11 +116,14 @@ def _fit(names: Sequence[str], start: Mapping[str, float], residuals: Loss) -> t
 
 
 def chosen(values: Mapping[str, float], block: Block) -> dict[str, float]:
-    """Constants of a block among ``values``; ``name@hopper`` or ``name@fp8`` hold for that family or format only."""
+    """Constants of a block among ``values``.
+
+    ``name@hopper`` or ``name@fp8`` hold for that family or format only, ``name@26.02`` from that release on.
+    """
     plain = {name: value for name, value in values.items() if "@" not in name}
     for name, value in values.items():
         constant, _, where = name.partition("@")
-        if where and where in (block.family, block.format, block.release):
+        if where in (block.family, *block.formats) or (where[:1].isdigit() and where <= (block.release or "99.99")):
             plain[constant] = value
     return plain
 
@@ -230,11 +236,25 @@ def _set_aside(row: TrainingRow) -> bool:
     return swept and ((row.memory or 0.0) > THRASH * 80e9 or (c["devices"] >= 512 and c["pp"] > 1) or unsharded)
 
 
+def _taken_over(entry: FitEntry) -> dict[str, float]:
+    """Constants that another framework's fit moved, as its file states them."""
+    other = next((e for e in sources().fits if e.framework == entry.like), None)
+    if other is None:
+        return {}
+    stated = framework_of(other.framework)
+    plain = {n: v for n, v in stated.constants.items() if n in other.times}
+    for variant in stated.variants:
+        where = variant.family or variant.format or variant.release
+        plain |= {f"{n}@{where}": v for n, v in constants_stated(variant.facts).items()}
+    return plain
+
+
 def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> FrameworkFit:
     path = find_framework(entry.framework)
-    base = stated_constants
+    taken = _taken_over(entry)
+    base = _with(stated_constants, taken)
     memory = fit_memory(rows, entry.memory, base) if entry.memory and any(r.memory for r in rows) else None
-    rows = [r for r in rows if not _set_aside(r)]
+    rows = [r for r in rows if not (entry.sweep and _set_aside(r))]
     times = fit_times(rows, entry.times, base)
     unseen = held_out_errors(rows, entry.times, base)
     held = errors_of(unseen[np.isfinite(unseen)])
@@ -246,7 +266,7 @@ def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> Fr
     if memory is not None:
         middle, tail = memory.errors["median_abs_error"], memory.errors["p90_abs_error"]
         source += f"; memory of {memory.rows} runs: {middle:.1%} and {tail:.1%}"
-    values = {**times.values, **(memory.values if memory else {})}
+    values = {**taken, **times.values, **(memory.values if memory else {})}
     text = path.read_text(encoding="utf-8")
     text = with_constants(text, values, source=source, spread=max(0.05, held["p90_abs_error"]))
     folder.mkdir(parents=True, exist_ok=True)

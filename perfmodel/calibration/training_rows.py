@@ -47,6 +47,7 @@ class Setup(NamedTuple):
     framework: str
     release: str
     compute: str
+    recipe: str
     gradients: float
     fused: bool
     memory_of: str
@@ -201,8 +202,17 @@ def _compute(precision: str) -> str:
     return "fp16" if "16" in text and "b" not in text else "bf16"
 
 
-def _recompute(text: str) -> float:
+def _recipe(precision: str, notes: str) -> str:
+    """Scaling of narrow formats: `mxfp8`, `fp8-cs`, `fp8-rowwise`, as far as the table says."""
+    name = precision.split(" ")[0].casefold().replace("fp8-mx", "mxfp8")
+    found = re.search("fp8-?(rowwise|tensorwise)", notes)
+    return f"fp8-{found[1]}" if found and "fp8" in name else name
+
+
+def _recompute(text: str, selective: str) -> float:
     policy = text.strip().casefold()
+    if policy == "selective" and selective == "operators":
+        return 3.0
     if "op" in policy and "selective" in policy:
         return 3.0
     if policy not in POLICIES:
@@ -242,7 +252,7 @@ def read_row(line: int, row: Mapping[str, str]) -> TrainingRow:
     unstated = tuple(name for name in entry.assume if name not in stated)
     full = {**row, **{name: str(entry.assume[name]) for name in unstated}}
     architecture = architecture_of(full)
-    columns = _columns(full)
+    columns = _columns(full, entry)
     sequence, batch = (_required(full, n, w) for n, w in LENGTHS.items())
     setup = _setup(full, entry, architecture)
     return TrainingRow(
@@ -271,7 +281,7 @@ def _origin(source: str) -> str:
     return re.split(r"[\s:@(,#]", text, maxsplit=1)[0].strip("/") or "unnamed"
 
 
-def _columns(row: Mapping[str, str]) -> dict[str, float]:
+def _columns(row: Mapping[str, str], entry: Entry) -> dict[str, float]:
     gpus = _required(row, "gpus", "the number of devices")
     tp, cp, pp = (int(_number(row, name) or 1) for name in ("tp", "cp", "pp"))
     if not all(row.get(name, "").strip() for name in ("tp", "pp")) and not row.get("dp", "").strip():
@@ -293,7 +303,7 @@ def _columns(row: Mapping[str, str]) -> dict[str, float]:
         "virtual": max(1.0, _number(row, "vpp") or 1.0) if pp > 1 else 1.0,
         "ep": float(min(int(_number(row, "ep") or 1), int(replicas))),
         "micro_batch": min(micro, max(1.0, batch / replicas)),
-        "recompute": _recompute(row.get("recompute") or "none"),
+        "recompute": _recompute(row.get("recompute") or "none", entry.selective),
     }
     return layout | _sharding(_number(row, "zero_stage") or 0.0, float(shard[1]) if shard else None)
 
@@ -319,6 +329,7 @@ def _setup(row: Mapping[str, str], entry: Entry, architecture: Architecture) -> 
         entry.framework,
         entry.release or next((g for g in (release.groups() if release else ()) if g), ""),
         compute,
+        _recipe(row.get("precision", ""), row.get("notes", "")),
         _number(row, "gradient_bytes") or (2.0 if compute == "fp16" else 4.0),
         fused,
         entry.memory_of,

@@ -27,6 +27,8 @@ class Entry(Spec):
     """Release of the software, `YY.MM`, where the source names none that could be read."""
     cluster: str | None = None
     assume: dict[str, str | int | float] = Field(default_factory=dict)
+    selective: Literal["core", "operators"] = "core"
+    """What the source calls selective recomputation."""
     memory_of: Literal["fullest", "first", "tensors"] = "fullest"
     """What the source prints: memory of the fullest stage, that of rank 0, or states and activations alone."""
     fit: bool = True
@@ -54,6 +56,11 @@ class FitEntry(Spec):
     framework: str
     times: tuple[str, ...]
     memory: tuple[str, ...] = ()
+    like: str | None = None
+    """Framework whose fitted constants are taken over first."""
+    sweep: bool = False
+    """The runs are a blind sweep: those whose memory is all but full, or in a mode that no column records, are left out
+    of the fit (never of a validation)."""
 
 
 class Sources(Spec):

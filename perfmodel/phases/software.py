@@ -33,12 +33,15 @@ def kernel_factor(framework: Mapping[str, float], *, backward: bool) -> Callable
     """
     attention = framework.get("attention_backward" if backward else "attention_scale", 1.0)
     products, skew = framework.get("product_scale", 1.0), framework.get("misalignment", 0.0)
+    experts = framework.get("expert_scale", 1.0)
     narrow = framework.get("attention_misalignment", 0.0)
-    if (attention, products, skew, narrow) == (1.0, 1.0, 0.0, 0.0):
+    if (attention, products, experts, skew, narrow) == (1.0, 1.0, 1.0, 0.0, 0.0):
         return None
 
     def factor(call: Call) -> Scalar:
         work = call.work
+        if call.component == "experts":
+            return experts
         if work.operator == "gemm":
             if skew == 0.0:
                 return products

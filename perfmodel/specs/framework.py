@@ -22,6 +22,7 @@ __all__ = [
     "ServingFramework",
     "TrainingConstants",
     "TrainingFramework",
+    "constants_stated",
     "load_framework",
 ]
 
@@ -65,6 +66,10 @@ class TrainingConstants(Spec):
     since each launch waits for the last of them [1]."""
     product_scale: Number = fact(1.0, "1")
     """Time of matrix products over that of the library the device was measured with [1]."""
+    expert_scale: Number = fact(1.0, "1")
+    """Time of the products of routed experts over that of the kernels the device was measured with [1]."""
+    expert_exposed: Number = fact(1.0, "1")
+    """Share of the exchange between expert ranks that computation does not hide [1]."""
     attention_scale: Number = fact(1.0, "1")
     """Time of the attention core forward over that of the fused kernels the device was measured with [1]."""
     attention_backward: Number = fact(1.0, "1")
@@ -116,7 +121,7 @@ class ServingConstants(Spec):
     """Share of the device memory that the engine may use [1]."""
 
 
-def _stated(facts: Any) -> dict[str, float]:
+def constants_stated(facts: Any) -> dict[str, float]:
     """Values of the facts that are there."""
     stated = {name: getattr(facts, name) for name in type(facts).model_fields}
     return {name: fact.value for name, fact in stated.items() if fact is not None}
@@ -143,7 +148,7 @@ class _Described(Spec):
     @property
     def constants(self) -> dict[str, float]:
         """Every stated constant in base units."""
-        return _stated(self.facts)  # type: ignore[attr-defined]  # both kinds have them
+        return constants_stated(self.facts)  # type: ignore[attr-defined]  # both kinds have them
 
 
 _HINTS = get_type_hints(TrainingConstants, include_extras=True)
@@ -158,16 +163,16 @@ class Variant(Spec):
     family: str | None = None
     """Family of the devices, as their files state it."""
     format: str | None = None
-    """Format of the matrix products of the layers."""
+    """Format of the matrix products of the layers, or its scaling recipe (`fp8-rowwise`, `mxfp8`)."""
     release: str | None = None
     """First release to which this applies, as `YY.MM`."""
     facts: TrainingChanges
     note: str = ""
 
-    def fits(self, family: str | None, format: str, release: str) -> bool:
+    def fits(self, family: str | None, formats: tuple[str, ...], release: str) -> bool:
         """Whether it applies."""
-        wanted = ((self.family, family), (self.format, format))
-        return all(w is None or w == found for w, found in wanted) and (self.release or "") <= (release or "99.99")
+        right = self.family in (None, family) and self.format in (None, *formats)
+        return right and (self.release or "") <= (release or "99.99")
 
 
 class TrainingFramework(_Described):
@@ -178,12 +183,12 @@ class TrainingFramework(_Described):
     variants: tuple[Variant, ...] = ()
     """Exceptions, later ones winning."""
 
-    def on(self, family: str | None, format: str, release: str = "") -> dict[str, float]:
-        """Constants on a device family in a format; without a release, those of the newest."""
+    def on(self, family: str | None, *formats: str, release: str = "") -> dict[str, float]:
+        """Constants on a device family in a format (and its scaling recipe); without a release, the newest's."""
         found = self.constants
         for variant in self.variants:
-            if variant.fits(family, format, release):
-                found |= _stated(variant.facts)
+            if variant.fits(family, formats, release):
+                found |= constants_stated(variant.facts)
         return found
 
 

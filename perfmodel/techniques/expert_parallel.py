@@ -44,6 +44,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         seconds = seconds + share * 2.0 * all_to_all(net, group, copies * width * s.sizes.element_bytes)
     if not _moes(s.architecture):
         return []
+    seconds = seconds * (s.framework or {}).get("expert_exposed", 1.0)
     return [Term("expert exchange", slot, "network", passes * seconds, replayed=True) for slot, passes in s.slots]
 
 
