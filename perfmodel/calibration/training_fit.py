@@ -257,12 +257,14 @@ def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> Fr
     rows = [r for r in rows if not (entry.sweep and _set_aside(r))]
     times = fit_times(rows, entry.times, base)
     unseen = held_out_errors(rows, entry.times, base)
-    held = errors_of(unseen[np.isfinite(unseen)])
+    unseen = unseen[np.isfinite(unseen)]
+    held = errors_of(unseen) if len(unseen) else times.errors
     source = (
         f"bounded robust fit to {times.rows} published runs: median error {times.errors['median_abs_error']:.1%}, 90th "
-        f"percentile {times.errors['p90_abs_error']:.1%}; on runs not seen {held['median_abs_error']:.1%} and "
-        f"{held['p90_abs_error']:.1%}"
+        f"percentile {times.errors['p90_abs_error']:.1%}"
     )
+    if len(unseen):
+        source += f"; on runs not seen {held['median_abs_error']:.1%} and {held['p90_abs_error']:.1%}"
     if memory is not None:
         middle, tail = memory.errors["median_abs_error"], memory.errors["p90_abs_error"]
         source += f"; memory of {memory.rows} runs: {middle:.1%} and {tail:.1%}"

@@ -41,18 +41,28 @@ def calibrate_command(
         None, "--hw", metavar="DEVICE", help="Device they were measured on: a name or a file."
     ),
     out: Path = typer.Option(
-        ..., "-o", "--output", metavar="FILE.yaml", help="Device file to write; without --hw, a folder for all devices."
+        ...,
+        "-o",
+        "--output",
+        metavar="FILE.yaml",
+        help="Device file to write; a folder for all devices (no --hw) or frameworks.",
     ),
     date: str | None = typer.Option(None, "--date", metavar="YYYY-MM-DD", help="Day to state; today by default."),
 ) -> None:
-    """Fit kernel constants to measurements and write a device file that holds them."""
+    """Fit constants to measurements and write files that hold them: kernels of a device, or training frameworks."""
     import datetime
 
     from perfmodel.calibration import shipping
+    from perfmodel.calibration.rows import header_of
+    from perfmodel.calibration.training_fit import fit_frameworks
+    from perfmodel.calibration.training_validate import is_training
     from perfmodel.cli import output
     from perfmodel.report import accuracy
 
     day = date or datetime.date.today().isoformat()
+    if all(is_training(header_of(Path(m))) for m in measurements):
+        output.print_text("\n".join(accuracy.framework_lines(fit_frameworks([Path(m) for m in measurements], out))))
+        return
     if hw is None:
         fits = shipping.calibrate_all(measurements, out, date=day)
     else:

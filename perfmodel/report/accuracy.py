@@ -116,6 +116,20 @@ def fit_lines(groups: Iterable[CalibrationGroup]) -> list[str]:
     return result
 
 
+def framework_lines(fits: Iterable[Any]) -> list[str]:
+    """One line per fitted training framework."""
+    result = []
+    for f in fits:
+        seen, unseen = f.times.errors, f.held_out
+        bound = f"; at a bound: {', '.join(f.times.at_bound)}" if f.times.at_bound else ""
+        result.append(
+            f"{f.framework}: {f.times.rows} runs, median error {_percent(seen['median_abs_error'])}, 90th percentile "
+            f"{_percent(seen['p90_abs_error'])}; on runs not seen {_percent(unseen['median_abs_error'])} and "
+            f"{_percent(unseen['p90_abs_error'])}{bound}"
+        )
+    return result
+
+
 def render(reports: Sequence[Report], command: str) -> str:
     """Markdown report: which command made it, the distribution over groups by operator, then every group."""
     text = [
