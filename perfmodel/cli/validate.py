@@ -45,7 +45,7 @@ def calibrate_command(
         "-o",
         "--output",
         metavar="FILE.yaml",
-        help="Device file to write; a folder for all devices (no --hw) or frameworks.",
+        help="Device file; a folder for all devices or frameworks.",
     ),
     date: str | None = typer.Option(None, "--date", metavar="YYYY-MM-DD", help="Day to state; today by default."),
 ) -> None:
