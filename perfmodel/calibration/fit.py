@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from perfmodel.calibration.model import Array, Group, Key, OperatorModel, Parameter
 from perfmodel.calibration.operators import model_named
-from perfmodel.calibration.rows import engine_of
-from perfmodel.calibration.store import REGIMES, Fitted, Store, constants_of, family_of
-from perfmodel.machine.engine import Constants
+from perfmodel.calibration.store import REGIMES, Fitted, Store
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 
 __all__ = ["Fit", "fit_groups", "fit_one", "predicted"]
@@ -53,23 +51,22 @@ class Fit(NamedTuple):
     undetermined: tuple[str, ...] = ()
 
 
-def predicted(model: OperatorModel, group: Group, constants: Constants) -> Array:
+def predicted(model: OperatorModel, group: Group, values: Mapping[str, Any]) -> Array:
     """Predicted seconds of the rows of a group, in blocks that stay in the cache of the processor."""
-    engine, rows = engine_of(group.key.device), len(group)
+    subject, constants, rows = model.subject.build(group.key.device), model.subject.constants(values), len(group)
     parts = []
     for start in range(0, rows, BLOCK):
         columns = {name: values[start : start + BLOCK] for name, values in group.columns.items()}
-        parts.append(np.asarray(model.predict(columns, engine, constants, group.key.format), dtype=float))
+        parts.append(np.asarray(model.predict(columns, subject, constants, group.key.format), dtype=float))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _constants(parameters: Sequence[Parameter], theta: Array, fixed: Mapping[str, float]) -> Constants:
+def _values(parameters: Sequence[Parameter], theta: Array, fixed: Mapping[str, float]) -> dict[str, Any]:
     """Constants of one or, with a trailing axis for the rows, of many trial points."""
     values = np.exp(theta)
     if values.ndim == 1:
-        return constants_of({**fixed, **{p.name: float(v) for p, v in zip(parameters, values, strict=True)}})
-    trial: dict[str, Any] = {**fixed, **{p.name: values[:, i, None] for i, p in enumerate(parameters)}}
-    return Constants(**trial)
+        return {**fixed, **{p.name: float(v) for p, v in zip(parameters, values, strict=True)}}
+    return {**fixed, **{p.name: values[:, i, None] for i, p in enumerate(parameters)}}
 
 
 def fit_one(
@@ -97,7 +94,7 @@ def fit_one(
 
     def logs(theta: Array) -> Array:
         parts = [
-            np.log(predicted(model, g, _constants(parameters, theta, f))) - m
+            np.log(predicted(model, g, _values(parameters, theta, f))) - m
             for g, m, f in zip(groups, measured, fixed or [{}] * len(groups), strict=True)
         ]
         return np.concatenate(parts, axis=-1)
@@ -158,7 +155,8 @@ def fit_groups(groups: Iterable[Group], *, date: str = "", folds: int = 0, known
     pools: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         key = group.key
-        pool = (family_of(key.device) or key.device) if model_named(key.operator).pooled_over == "family" else ""
+        model = model_named(key.operator)
+        pool = (model.subject.family(key.device) or key.device) if model.pooled_over == "family" else ""
         pools.setdefault((key.operator, key.format, pool), []).append(group)
     fitted: list[Fitted] = []
     for (operator, _, _), members in pools.items():
@@ -262,8 +260,7 @@ def _own(model: OperatorModel, groups: list[Group], parameters: Sequence[Paramet
     if sum(map(len, groups)) >= FEW:
         return fit_one(model, groups, parameters, centre, sigma)
     values = {p.name: float(v) for p, v in zip(parameters, np.exp(centre), strict=True)}
-    c = constants_of(values)
-    logs = [np.log(predicted(model, g, c) / g.seconds) for g in groups]
+    logs = [np.log(predicted(model, g, values) / g.seconds) for g in groups]
     return Fit(values, np.concatenate(logs), tuple(values))
 
 
@@ -280,7 +277,7 @@ def _cross_validated(model: OperatorModel, groups: list[Group], folds: int, firs
             fit = fits.get(group.key)
             if fit is None or not len(rest):
                 continue
-            seconds = predicted(model, rest, constants_of(fit.values))
+            seconds = predicted(model, rest, fit.values)
             found.setdefault(group.key, []).append(np.stack([np.log(rest.seconds / seconds), seconds]))
     return {key: np.concatenate(parts, axis=1) for key, parts in found.items()}
 
@@ -310,7 +307,7 @@ def _record(key: Key, groups: Sequence[Group], fit: Fit, errors: Array | None, d
         interval={} if errors is None else _interval(errors),
         undetermined=fit.undetermined,
     )
-    return Fitted(key.device, family_of(key.device), group)
+    return Fitted(key.device, model_named(key.operator).subject.family(key.device), group)
 
 
 def _interval(errors: Array) -> dict[str, tuple[float, float]]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import PerfmodelError
-from perfmodel.machine.engine import Constants, Engine
+from perfmodel.calibration.subjects import DEVICES, Subject, Unpredictable
 from perfmodel.specs.system import load_device
 from perfmodel.units import Seconds
 
@@ -31,10 +30,6 @@ __all__ = [
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
 """Sizes of the rows of a group, one float64 array per name."""
-
-
-class Unpredictable(PerfmodelError):
-    """A row that no prediction can be made for; the message is the reason, in a few words."""
 
 
 def positive_sizes(row: Mapping[str, str], names: Iterable[str]) -> dict[str, float]:
@@ -61,11 +56,13 @@ class Identity(NamedTuple):
     format : number format as measured; constants are kept by it.
     framework : who called the kernel.
     kernel : kernel or timing method where a framework has several, else empty.
+    dtype : number format to report where constants do not depend on it, else empty.
     """
 
     format: str
     framework: str
     kernel: str = ""
+    dtype: str = ""
 
 
 class Key(NamedTuple):
@@ -89,11 +86,11 @@ def _class_of(device: str) -> str:
 
 
 class Parameter(NamedTuple):
-    """One constant a fit may move: a field of :class:`perfmodel.machine.engine.Constants`.
+    """One constant a fit may move.
 
     Parameters
     ----------
-    name : field.
+    name : field of :class:`perfmodel.machine.engine.Constants`, or path to a fact of a communication library.
     default : centre of the first prior; where nothing was measured this value is used.
     low, high : physical bounds.
     sigma : standard deviation of the prior in ln; how much devices and frameworks may differ.
@@ -162,21 +159,27 @@ class OperatorModel:
     name : operator class of the constants.
     header : columns by which its files are recognised.
     read : identity and sizes of one row; raises :class:`Unpredictable` with the reason if there is no prediction.
-    predict : seconds of all rows on an engine with given constants. Constants may be arrays with leading axes.
-    parameters : what a fit of a group may move; at most twelve.
+    predict : seconds of all rows on what ``subject`` builds; constants may be arrays with leading axes.
+    parameters : what a fit of a group may move.
     subsets : named parts of the rows that are reported on their own.
     pooled_over : devices that share a first fit: those of one ``family``, or ``all`` where kernels differ little.
     stand_ins : formats whose constants may stand in for a format that was not measured, best first.
+    subject : what constants belong to: a device or a machine.
+    label : column that names it.
+    check : raises :class:`Unpredictable` where what it belongs to cannot have such sizes.
     """
 
     name: str
     header: frozenset[str]
     read: Callable[[Mapping[str, str]], tuple[Identity, Mapping[str, float]]]
-    predict: Callable[[Columns, Engine, Constants, str], Seconds]
+    predict: Callable[[Columns, Any, Any, str], Seconds]
     parameters: Callable[[Key], tuple[Parameter, ...]]
     subsets: Mapping[str, Callable[[Columns], NDArray[np.bool_]]]
     pooled_over: str = "family"
     stand_ins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    subject: Subject = DEVICES
+    label: str = "device"
+    check: Callable[[str, Mapping[str, float]], None] = lambda name, sizes: None
 
     def matches(self, header: frozenset[str]) -> bool:
         """Whether a file with these columns holds measurements of this class."""

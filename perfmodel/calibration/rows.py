@@ -8,20 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from perfmodel.calibration.model import Group, Key, OperatorModel, Unpredictable
+from perfmodel.calibration.model import Group, Key, OperatorModel
 from perfmodel.calibration.operators import OPERATOR_MODELS
-from perfmodel.errors import SpecError, UnknownName
-from perfmodel.machine.build import build_machine
-from perfmodel.machine.engine import Engine
+from perfmodel.calibration.subjects import Unpredictable
+from perfmodel.errors import SpecError
 from perfmodel.specs.locate import find_device
-from perfmodel.specs.system import load_device, load_system
+from perfmodel.specs.system import load_device
 
-__all__ = ["Table", "engine_of", "files_of", "header_of", "origin_of", "read_tables"]
+__all__ = ["Table", "files_of", "header_of", "origin_of", "read_tables"]
 
 
 @dataclass
@@ -138,17 +136,19 @@ def _rows(path: Path) -> tuple[frozenset[str], list[tuple[int, dict[str, str]]]]
 
 def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, str]]], names: Mapping[str, str]) -> None:
     """Sort rows into groups; count those that have no prediction."""
-    found: dict[tuple[Key, str, str], list[tuple[int, Mapping[str, float], float]]] = {}
+    found: dict[tuple[Key, str, str, str], list[tuple[int, Mapping[str, float], float]]] = {}
     for line, row in rows:
-        label, origin = row.get("device", ""), origin_of(row.get("source", ""))
-        framework, dtype = row.get("framework") or row.get("timing") or "", row.get("dtype", "")
+        label, origin = row.get(model.label, ""), origin_of(row.get("source", ""))
+        framework = row.get("framework") or row.get("timing") or row.get("backend") or ""
+        dtype = row.get("dtype", "")
         try:
             identity, sizes = model.read(row)
             if not all(math.isfinite(size) for size in sizes.values()):
                 raise ValueError("a size is not finite")
             framework = identity.framework
             variant = "/".join(part for part in (identity.framework, identity.kernel) if part)
-            device = names.get(_folded(label)) or _device(label)
+            device = names.get(_folded(label)) or model.subject.find(label)
+            model.check(device, sizes)
             key = Key(model.name, device, identity.format, variant, origin)
             seconds = _positive(row["time_us"], "time_us") * 1e-6
         except Unpredictable as reason:
@@ -158,12 +158,13 @@ def _sort(table: Table, model: OperatorModel, rows: list[tuple[int, dict[str, st
             counts = table.skipped.setdefault((origin, framework, label, dtype), Counter())
             counts["a size or the time is missing or not a number"] += 1
         else:
-            found.setdefault((key, framework, label), []).append((line, sizes, seconds))
-    for (key, framework, label), members in found.items():
+            shown = identity.dtype or identity.format
+            found.setdefault((key, framework, label, shown), []).append((line, sizes, seconds))
+    for (key, framework, label, shown), members in found.items():
         columns = {name: np.array([sizes[name] for _, sizes, _ in members]) for name in members[0][1]}
         times = np.array([seconds for _, _, seconds in members])
         lines = tuple(line for line, _, _ in members)
-        group = Group(key, table.file, key.origin, framework, label, key.format, columns, times, lines)
+        group = Group(key, table.file, key.origin, framework, label, shown, columns, times, lines)
         table.groups.append(group)
 
 
@@ -183,17 +184,3 @@ def origin_of(source: str) -> str:
     'aiconfigurator'
     """
     return re.split(r"[:@(#]", source, maxsplit=1)[0].strip() or "unnamed"
-
-
-@lru_cache(maxsize=256)
-def _device(label: str) -> str:
-    try:
-        return find_device(label).stem
-    except UnknownName as error:
-        raise Unpredictable(f"no specification of the device {label or '(unnamed)'}; --hw takes its file") from error
-
-
-@lru_cache(maxsize=256)
-def engine_of(device: str) -> Engine:
-    """Engine of a device by its name; the calibration cost code sees it like any planner does."""
-    return build_machine(load_system(device)).main

@@ -10,7 +10,7 @@ from perfmodel.calibration.fit import fit_groups
 from perfmodel.calibration.model import Group, Key
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.rows import read_tables
-from perfmodel.calibration.store import Fitted, family_of, shipped
+from perfmodel.calibration.store import Fitted, shipped
 from perfmodel.errors import SpecError
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 from perfmodel.specs.kernels import KERNEL_CONSTANTS
@@ -148,23 +148,25 @@ def _fact(value: float, unit: str, group: CalibrationGroup) -> dict[str, Any]:
 def write_calibrations(folder: Path, fits: Iterable[Fitted]) -> list[Path]:
     """Write one calibration file per device into ``folder`` and return their paths."""
     by_device: dict[str, list[CalibrationGroup]] = {}
+    families: dict[str, str] = {}
     for fit in fits:
         if fit.group.rows >= ENOUGH:
             by_device.setdefault(fit.device, []).append(fit.group)
+            families[fit.device] = fit.family
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for device, groups in sorted(by_device.items()):
         path = folder / f"{device}.yaml"
-        path.write_text(calibration_text(device, groups), encoding="utf-8")
+        path.write_text(calibration_text(device, groups, families[device]), encoding="utf-8")
         written.append(path)
     return written
 
 
-def calibration_text(device: str, groups: Iterable[CalibrationGroup]) -> str:
-    """YAML of the calibration file of a device."""
+def calibration_text(device: str, groups: Iterable[CalibrationGroup], family: str) -> str:
+    """YAML of the calibration file of a device or a machine."""
     ordered = sorted(groups, key=lambda g: (g.operator, g.format, g.variant != POOLED, g.variant, g.origin))
     told = {name: ORIGINS.get(name, name) for name in sorted({g.origin for g in ordered if g.origin})}
-    head = {"device": device, "family": family_of(device), "sources": told}
+    head = {"device": device, "family": family, "sources": told}
     return _yaml({**head, "groups": [_plain(g) for g in ordered]})
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.calibration.model import Key, OperatorModel, Parameter
-from perfmodel.calibration.rows import engine_of
+from perfmodel.calibration.subjects import DEVICES
 from perfmodel.errors import SpecError
 from perfmodel.machine.engine import Constants
 from perfmodel.machine.measured import REGIMES
@@ -27,7 +27,6 @@ __all__ = [
     "Fitted",
     "Store",
     "constants_of",
-    "family_of",
     "regime",
     "shipped",
     "store_of",
@@ -107,11 +106,12 @@ class Store:
             if groups:
                 values = _mean([p for p in parameters if not p.artefact], groups)
                 values.update(self._artefacts(key, parameters, groups if tier in ("fitted", "sibling") else []))
-                if tier == "foreign":
+                if tier == "foreign" and model.subject is DEVICES:
                     values.update(_stated(key, values))
                 return Chosen(values, tier, _intervals(model.name, groups, tier))
-        known = engine_of(key.device).constant(model.name, key.format)
-        values = {p.name: getattr(known, p.name) for p in parameters if not p.artefact}
+        ours = [p for p in parameters if not p.artefact]
+        stated = model.subject.stated(key.device, model.name, key.format, tuple(p.name for p in ours))
+        values = {p.name: stated.get(p.name, p.default) for p in ours}
         return Chosen(values, "class", _intervals(model.name, [], "class"))
 
     def _artefacts(
@@ -133,26 +133,27 @@ class Store:
         with tiles, masks and splits says more than whose chip it runs on.
         """
         keys = [key, *(key._replace(format=f) for f in model.stand_ins.get(key.format, ()))]
-        near = [self._near(k) for k in keys]
+        near = [self._near(model, k) for k in keys]
         *closest, family = near[0]
         yield from closest
-        yield "foreign", [g for g in self._everywhere(key) if g.variant == key.variant]
+        yield "foreign", [g for g in self._everywhere(model, key) if g.variant == key.variant]
         yield family
         for tiers in near[1:]:
             yield from (("family", groups) for _, groups in tiers)
         for k in keys:
-            everywhere = self._everywhere(k)
+            everywhere = self._everywhere(model, k)
             yield "foreign", [g for g in everywhere if g.variant == key.variant]
             yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
 
-    def _everywhere(self, key: Key) -> list[CalibrationGroup]:
+    def _everywhere(self, model: OperatorModel, key: Key) -> list[CalibrationGroup]:
         """Groups of all devices of the class of this one."""
-        kind = _class_of(key.device)
-        return [f.group for f in self._index.get((key.operator, key.format), []) if _class_of(f.device) == kind]
+        kind_of = model.subject.kind
+        kind = kind_of(key.device)
+        return [f.group for f in self._index.get((key.operator, key.format), []) if kind_of(f.device) == kind]
 
-    def _near(self, key: Key) -> list[tuple[str, list[CalibrationGroup]]]:
+    def _near(self, model: OperatorModel, key: Key) -> list[tuple[str, list[CalibrationGroup]]]:
         """Groups of the device and of its family, by tier."""
-        family = family_of(key.device)
+        family = model.subject.family(key.device)
         found = self._index.get((key.operator, key.format), [])
         own = [f.group for f in found if f.device == key.device]
         kin = [f.group for f in found if family and f.family == family]
@@ -196,17 +197,6 @@ def _intervals(operator: str, groups: Sequence[CalibrationGroup], tier: str) -> 
             low, high = min(low, -width), max(high, width)
         result[name] = (low, high)
     return result
-
-
-@lru_cache(maxsize=256)
-def _class_of(device: str) -> str:
-    return load_device(device).device_class
-
-
-@lru_cache(maxsize=256)
-def family_of(device: str) -> str:
-    """Family of a device, as its specification says."""
-    return load_device(device).family
 
 
 def store_of(device: str | Path) -> Store:

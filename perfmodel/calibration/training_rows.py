@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.subjects import Unpredictable
 from perfmodel.calibration.training_sources import Entry, entry_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, Layer, Mlp, Moe, Run
 from perfmodel.specs.locate import find_model

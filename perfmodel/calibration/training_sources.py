@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.subjects import Unpredictable
 from perfmodel.specs.facts import Spec
 from perfmodel.specs.load import parse
 from perfmodel.specs.yamlfile import read

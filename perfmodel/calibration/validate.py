@@ -15,7 +15,7 @@ from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import Table, files_of, header_of, read_tables
-from perfmodel.calibration.store import Chosen, Store, constants_of, regime, shipped, store_of
+from perfmodel.calibration.store import Chosen, Store, regime, shipped, store_of
 from perfmodel.calibration.training_validate import is_training, training_reports
 from perfmodel.errors import PerfmodelError, SpecError
 
@@ -37,7 +37,7 @@ def predict_group(group: Group, store: Store) -> Predicted:
     """Predict the rows of a group with the best constants of ``store``."""
     model = model_named(group.key.operator)
     chosen = store.choose(model, group.key)
-    seconds = predicted(model, group, constants_of(chosen.values))
+    seconds = predicted(model, group, chosen.values)
     low, high = _interval(seconds, chosen)
     return Predicted(seconds, low, high, chosen.tier)
 

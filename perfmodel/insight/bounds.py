@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.problems import Problem
 from perfmodel.machine.build import Machine, build_machine
+from perfmodel.network import bounds as least_of
 from perfmodel.network import collectives as modelled
 from perfmodel.network.build import build_network
 from perfmodel.network.topology import Dim, Network, group_along
@@ -216,10 +217,10 @@ class CollectiveBounds:
 
 
 _MODELLED = {
-    "all-gather": (modelled.all_gather, modelled.all_gather_bound),
-    "reduce-scatter": (modelled.reduce_scatter, modelled.all_gather_bound),
-    "all-reduce": (modelled.all_reduce, modelled.all_reduce_bound),
-    "all-to-all": (modelled.all_to_all, modelled.all_to_all_bound),
+    "all-gather": (modelled.all_gather, least_of.all_gather_bound),
+    "reduce-scatter": (modelled.reduce_scatter, least_of.all_gather_bound),
+    "all-reduce": (modelled.all_reduce, least_of.all_reduce_bound),
+    "all-to-all": (modelled.all_to_all, least_of.all_to_all_bound),
     "broadcast": (modelled.broadcast, None),
 }
 
@@ -247,7 +248,8 @@ def collective_bounds(
     ]
     adding = any(level.in_network_reduction for level, _ in crossed)
     gamma = 1.0 / (machine.main.vector_peak() * storage(format).bytes)
-    quick, fast = min(lv.latency for lv, _ in crossed), 1.0 / max(lv.bandwidth for lv, _ in crossed)
+    quick = min(lv.latency for lv, _ in crossed) * float(least_of.least_step(network))
+    fast = 1.0 / max(lv.bandwidth for lv, _ in crossed)
     slow_latency, slow = max(lv.latency for lv, _ in crossed), 1.0 / min(lv.bandwidth for lv, _ in crossed)
     least = known.collective_lower_bound(name, float(ranks), size, quick, fast, gamma, in_network=adding)
     model, model_bound = _MODELLED.get(name, (None, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from perfmodel.elementwise import Scalar, clamp, floor, maximum, minimum
+from perfmodel.network.library import Library
 from perfmodel.units import BytesPerSecond, Seconds
 
 __all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "replicas", "subgroup"]
@@ -22,6 +23,7 @@ class NetworkLevel(NamedTuple):
     efficiency : share of ``bandwidth`` that large collectives reach [1].
     kind : package, scaleup, nic, fabric or wan.
     in_network_reduction : share of ``bandwidth`` that all-reduces reach where switches add, else 0 [1].
+    crowding : how much longer a stored piece takes over this level than its latency alone tells [1].
     """
 
     name: str
@@ -31,18 +33,20 @@ class NetworkLevel(NamedTuple):
     efficiency: Scalar
     kind: str = "scaleup"
     in_network_reduction: Scalar = 0.0
+    crowding: Scalar = 1.0
 
 
 class Network(NamedTuple):
-    """Levels, nearest first, and whether the library that uses them gathers along rings only."""
+    """Levels, nearest first; whether gathers go along rings only; the library that runs collectives on them."""
 
     levels: tuple[NetworkLevel, ...]
     ring_only: bool = False
+    library: Library | None = None
 
     def in_job(self, share: float, *, ring_only: bool = False) -> Network:
         """The same network as a job's library uses it: ``share`` of the efficiency of collectives run alone."""
         levels = tuple(level._replace(efficiency=level.efficiency * share) for level in self.levels)
-        return Network(levels, ring_only)
+        return self._replace(levels=levels, ring_only=ring_only)
 
 
 class Dim(NamedTuple):

@@ -14,13 +14,14 @@ from perfmodel.report.listing import ENTRIES, technique_entries
 from perfmodel.report.words import quantity
 from perfmodel.specs.architecture import Moe
 from perfmodel.specs.calibration import CalibrationFile
+from perfmodel.specs.collectives import LibraryFile
 from perfmodel.specs.fleet import load_fleet
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.load import parse
 from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.operation import Operation
 from perfmodel.specs.overrides import dimensions, paths
-from perfmodel.specs.system import ClassFile, System, load_device, load_system
+from perfmodel.specs.system import ClassFile, System, load_system
 from perfmodel.specs.workload import RecipeFile, load_workload
 from perfmodel.specs.yamlfile import read
 from perfmodel.units import format_bytes, format_count
@@ -91,6 +92,7 @@ def _kind(path: Path) -> str:
         ("clusters", {"peak", "memory", "node", "nodes", "levels"}),
         ("classes", {"classes"}),
         ("fleets", {"link"}),
+        ("libraries", {"libraries"}),
         ("operation", {"reliability", "file_system"}),
         ("calibrations", {"groups"}),
         ("recipes", {"recipes"}),
@@ -244,9 +246,19 @@ def _classes(path: Path) -> dict[str, Any]:
     return {"kind": "device classes", "name": path.stem, "file": str(path), "classes": plain(found.classes)}
 
 
+def _libraries(path: Path) -> dict[str, Any]:
+    found = parse(LibraryFile, read(path))
+    return {
+        "kind": "communication libraries",
+        "name": path.stem,
+        "file": str(path),
+        "libraries": plain(found.libraries),
+    }
+
+
 def _calibration(path: Path) -> dict[str, Any]:
     found = parse(CalibrationFile, read(path))
-    load_device(found.device)
+    load_system(found.device)
     return {"kind": "calibration", "name": path.stem, "file": str(path), "groups": plain(found.groups)}
 
 
@@ -262,6 +274,7 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "workloads": _workload,
     "frameworks": _framework,
     "classes": _classes,
+    "libraries": _libraries,
     "operation": _operation,
     "fleets": _fleet,
     "calibrations": _calibration,

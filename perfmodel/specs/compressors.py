@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import model_validator
 
 from perfmodel.specs.facts import Capacity, Fact, Ratio, Share, Spec
-from perfmodel.specs.hardware import check_sources
 from perfmodel.specs.load import parse
+from perfmodel.specs.sources import check_sources
 from perfmodel.specs.yamlfile import read
 
 __all__ = ["Compressor", "compressors"]

@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 
 from perfmodel.errors import SpecError
 from perfmodel.specs.facts import Bandwidth, Count, Duration, Ratio, Spec
-from perfmodel.specs.hardware import check_sources
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import find_fleet
 from perfmodel.specs.overrides import override
+from perfmodel.specs.sources import check_sources
 from perfmodel.specs.system import System, load_system
 from perfmodel.specs.yamlfile import read
 

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_type_hints
 from pydantic import create_model, model_validator
 
 from perfmodel.specs.facts import Capacity, Count, Duration, Number, Ratio, Share, Spec, fact
-from perfmodel.specs.hardware import check_sources
 from perfmodel.specs.load import parse_kind
 from perfmodel.specs.locate import find_framework
+from perfmodel.specs.sources import check_sources
 from perfmodel.specs.yamlfile import read
 
 __all__ = [

@@ -6,11 +6,12 @@ single device file can be used wherever a cluster is wanted: it is a cluster of 
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from perfmodel.specs.calibration import CalibrationGroup
+from perfmodel.specs.collectives import LibraryFacts
 from perfmodel.specs.facts import (
     Bandwidth,
     Capacity,
@@ -25,6 +26,7 @@ from perfmodel.specs.facts import (
 )
 from perfmodel.specs.kernels import KernelConstants, Operator
 from perfmodel.specs.operation import ClusterPrice, DevicePower, DevicePrice, FileSystem, Reliability
+from perfmodel.specs.sources import check_sources
 
 __all__ = [
     "DEVICE_CLASSES",
@@ -232,6 +234,10 @@ class Cluster(Spec):
     node: Node
     levels: dict[str, Level] = Field(default_factory=dict)
     """Nearest first. The product of ``members`` must cover all devices; the last level may be partly filled."""
+    collectives: dict[str, LibraryFacts] = Field(default_factory=dict)
+    """Communication libraries that run on this machine; plans use the first. Without one, ideal algorithms."""
+    measured_as: tuple[str, ...] = ()
+    """What published timings call this machine."""
     software: Software | None = None
     """What usually runs on this machine."""
     price: ClusterPrice | None = None
@@ -248,6 +254,15 @@ class Cluster(Spec):
         return self
 
     @model_validator(mode="after")
+    def _libraries_know_the_levels(self) -> Cluster:
+        for name, library in self.collectives.items():
+            for level in library.levels:
+                if level not in self.levels:
+                    known = ", ".join(self.levels) or "none"
+                    raise ValueError(f"collectives.{name}.levels.{level}: no such level; the levels are {known}")
+        return self
+
+    @model_validator(mode="after")
     def _levels_cover(self) -> Cluster:
         reach = 1.0
         for level in self.levels.values():
@@ -259,27 +274,3 @@ class Cluster(Spec):
                 "enlarge `members` of the last level"
             )
         return self
-
-
-def check_sources(spec: Spec, sources: dict[str, str]) -> None:
-    """Raise ``ValueError`` for the first fact whose source is not a key of ``sources``."""
-    from perfmodel.errors import nearest
-    from perfmodel.specs.facts import Fact, FieldError
-
-    def walk(value: Any, where: tuple[str | int, ...]) -> None:
-        if isinstance(value, Fact):
-            if value.source not in sources and value.source != "what-if":
-                near = ", ".join(nearest(value.source, sources) or list(sources)[:6]) or "none defined"
-                message = f"the source is not defined under `sources`; nearest: {near}"
-                raise FieldError(message, (*where, "source"))
-        elif isinstance(value, Spec):
-            for name in type(value).model_fields:
-                walk(getattr(value, name), (*where, name))
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                walk(item, (*where, key))
-        elif isinstance(value, tuple):
-            for i, item in enumerate(value):
-                walk(item, (*where, i))
-
-    walk(spec, ())

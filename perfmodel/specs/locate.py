@@ -27,6 +27,7 @@ __all__ = [
     "find_workload",
     "framework_names",
     "hardware_names",
+    "library_file",
     "model_names",
     "recipe_file",
     "workload_names",
@@ -86,6 +87,11 @@ def class_file() -> Path:
 def operation_file() -> Path:
     """Return the file of what running a machine is taken to cost."""
     return _shipped("hardware_specs") / "operation.yaml"
+
+
+def library_file() -> Path:
+    """Return the file of communication libraries."""
+    return _shipped("hardware_specs") / "libraries.yaml"
 
 
 def recipe_file() -> Path:

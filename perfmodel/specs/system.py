@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from perfmodel.errors import UnknownName
+from perfmodel.specs.collectives import LibraryFile, completed
 from perfmodel.specs.facts import Spec, fact
-from perfmodel.specs.hardware import Accelerator, Cluster, Device, DeviceClass, Node, check_sources
+from perfmodel.specs.hardware import Accelerator, Cluster, Device, DeviceClass, Node
 from perfmodel.specs.kernels import KernelConstants, Operator
 from perfmodel.specs.load import parse
-from perfmodel.specs.locate import class_file, find_device, find_hardware
+from perfmodel.specs.locate import class_file, find_device, find_hardware, library_file
 from perfmodel.specs.operation import (
     ClusterPrice,
     completed_power,
@@ -24,9 +25,10 @@ from perfmodel.specs.operation import (
     sources_used,
 )
 from perfmodel.specs.plausible import check_cluster, check_device
+from perfmodel.specs.sources import check_sources
 from perfmodel.specs.yamlfile import Document, read
 
-__all__ = ["ClassFile", "System", "load_device", "load_system"]
+__all__ = ["ClassFile", "System", "known_libraries", "load_device", "load_system"]
 
 Constants = Mapping[str, Mapping[Any, Mapping[str, KernelConstants]]]
 """Kernel constants by device class, operator class and number format."""
@@ -148,6 +150,9 @@ def _resolved(cluster: Cluster, document: Document) -> System:
     host = device(node.host.device, "host") if node.host else None
     engines = {name: device(e.device, "engines", name) for name, e in node.engines.items()}
     check_cluster(cluster, document, accelerator, engines)
+    if cluster.collectives:
+        libraries, sources = completed(cluster.collectives, known_libraries())
+        cluster = cluster.model_copy(update={"collectives": libraries, "sources": {**cluster.sources, **sources}})
     return System(cluster, accelerator, host, engines, _class_constants(), tuple(files))
 
 
@@ -160,6 +165,19 @@ def _cluster_of_one(device: Device) -> Cluster:
         node=Node(accelerator=Accelerator(device=device.name, count=1)),
         price=ClusterPrice(device_hour=hour) if hour else None,
     )
+
+
+def known_libraries() -> LibraryFile:
+    """Communication libraries as they run where nothing was measured."""
+    path = library_file()
+    return _read_libraries(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=4)
+def _read_libraries(path: Path, changed: int) -> LibraryFile:
+    """Read the library file once per state of it."""
+    del changed
+    return parse(LibraryFile, read(path))
 
 
 def _class_constants() -> Constants:

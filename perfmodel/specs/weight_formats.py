@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from perfmodel.errors import UnknownName
 from perfmodel.specs.facts import Number, Spec
-from perfmodel.specs.hardware import check_sources
 from perfmodel.specs.load import parse
+from perfmodel.specs.sources import check_sources
 from perfmodel.specs.yamlfile import read
 
 __all__ = ["WeightFormat", "weight_format", "weight_formats"]

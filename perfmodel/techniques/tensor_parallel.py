@@ -7,7 +7,8 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum, where
 from perfmodel.machine.build import Machine
-from perfmodel.network.collectives import all_gather, all_reduce, all_reduce_bound, reduce_scatter
+from perfmodel.network.bounds import all_reduce_bound
+from perfmodel.network.collectives import all_gather, all_reduce, reduce_scatter
 from perfmodel.network.topology import Dim, Group, Network
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term

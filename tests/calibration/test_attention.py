@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.calibration.fit import fit_groups, predicted
-from perfmodel.calibration.model import Columns, Group, Key, Unpredictable
+from perfmodel.calibration.model import Columns, Group, Identity, Key
 from perfmodel.calibration.operators import OPERATOR_MODELS, attention, mla, model_named
-from perfmodel.calibration.rows import engine_of
 from perfmodel.calibration.store import Store, constants_of
+from perfmodel.calibration.subjects import DEVICES, Unpredictable, engine_of
 from perfmodel.calibration.validate import predict_group
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
@@ -182,7 +182,7 @@ def made(phase: str, rows: int, seed: int, device: str = "h100-sxm", noise: floa
     columns = sizes(rows, seed, phase)
     empty = Group(key, "made.csv", "synthetic", "made", device, format, columns, np.ones(rows), tuple(range(rows)))
     factor = np.exp(np.random.default_rng(seed + 9).normal(0.0, noise, rows))
-    seconds = predicted(model_named(operator), empty, true) * factor
+    seconds = predicted(model_named(operator), empty, vars(true)) * factor
     return Group(key, "made.csv", "synthetic", "made", device, format, columns, seconds, empty.lines)
 
 
@@ -196,7 +196,7 @@ def test_a_fit_of_forty_rows_predicts_others_and_a_sibling(phase: str) -> None:
 
 
 def test_constants_stay_few() -> None:
-    for model in OPERATOR_MODELS:
+    for model in (m for m in OPERATOR_MODELS if m.subject is DEVICES):
         for format in ("bf16", "context bf16", "generation bf16 kv fp8"):
             names = [p.name for p in model.parameters(Key(model.name, "h100-sxm", format, "vllm/triton", "x"))]
             assert len(names) == len(set(names)) <= 12
@@ -222,20 +222,16 @@ ROW = {
 
 def test_rows_are_grouped_by_what_runs() -> None:
     identity, columns = attention.PREFILL.read(ROW)
-    assert identity == ("bf16 kv fp8", "made", "k")
+    assert identity == Identity("bf16 kv fp8", "made", "k")
     assert columns["cache_bytes"] == 1.0
     assert columns["window"] > columns["kv_len"]
     vision = attention.PREFILL.read({**ROW, "kv_dtype": "none", "causal": "0", "head_dim": "72"})[0]
-    assert vision == ("bf16", "made", "k encoder unaligned")
+    assert vision == Identity("bf16", "made", "k encoder unaligned")
     assert attention.DECODE.read(ROW)[0].kernel == "k ungrouped"
     assert attention.DECODE.read({**ROW, "kv_heads": "2"})[0].kernel == "k"
     assert mla.MODEL.read({**ROW, "phase": "context", "heads_local": "8", "kv_lora_rank": "512", "rope_dim": "64"})[
         0
-    ] == (
-        "context bf16 kv fp8",
-        "made",
-        "k",
-    )
+    ] == Identity("context bf16 kv fp8", "made", "k")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +247,7 @@ def test_tables_of_publications_use_the_same_constants() -> None:
     row = {"impl": "FlashAttention-3", "dtype": "fp16", "batch": "2", "heads": "16", "seq": "1024", "head_dim": "128"}
     row |= {"causal": "not stated (inferred 0)", "pass_": "fwd"}
     identity, columns = attention.PUBLISHED.read(row)
-    assert identity == ("bf16", "FlashAttention-3", "encoder")
+    assert identity == Identity("bf16", "FlashAttention-3", "encoder")
     assert columns["q_len"] == columns["kv_len"] == 1024.0
     for change in ({"impl": "standard"}, {"pass_": "bwd"}):
         with pytest.raises(Unpredictable):

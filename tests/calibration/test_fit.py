@@ -12,16 +12,17 @@ import pytest
 from perfmodel.calibration.fit import fit_groups, fit_one, predicted, shape_hash
 from perfmodel.calibration.model import Group, Key
 from perfmodel.calibration.operators import OPERATOR_MODELS, model_named
-from perfmodel.calibration.rows import engine_of, origin_of, read_tables
+from perfmodel.calibration.rows import origin_of, read_tables
 from perfmodel.calibration.shipping import calibrate, calibration_text
-from perfmodel.calibration.store import TIERS, Fitted, Store, constants_of, regime, shipped
+from perfmodel.calibration.store import TIERS, Fitted, Store, regime, shipped
+from perfmodel.calibration.subjects import DEVICES, MACHINES, engine_of
 from perfmodel.calibration.validate import predict_group, validate
 from perfmodel.cli.main import run
 from perfmodel.errors import SpecError
 from perfmodel.machine.engine import Constants
 from perfmodel.specs.calibration import CalibrationFile
 from perfmodel.specs.load import parse
-from perfmodel.specs.locate import device_names
+from perfmodel.specs.locate import cluster_names, device_names
 from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 
@@ -48,7 +49,7 @@ def made(rows: int, framework: str = "vllm", device: str = "h100-sxm", noise: fl
     key = Key("gemm", device, "bf16", framework, "synthetic")
     columns = shapes(rows, seed)
     group = Group(key, "made.csv", "synthetic", framework, device, "bf16", columns, np.ones(rows), tuple(range(rows)))
-    seconds = predicted(model_named("gemm"), group, Constants(**TRUE))
+    seconds = predicted(model_named("gemm"), group, TRUE)
     factor = np.exp(np.random.default_rng(seed + 99).normal(0.0, noise, rows))
     return Group(*group_fields(group), seconds=seconds * factor, lines=group.lines)
 
@@ -138,7 +139,7 @@ def test_predictions_are_those_of_the_planner() -> None:
     group = made(50)
     engine = engine_of("h100-sxm").calibrated("gemm", "bf16", Constants(**TRUE))
     work = gemm(group.columns["m"], group.columns["n"], group.columns["k"])
-    ours = predicted(model_named("gemm"), group, constants_of(TRUE))
+    ours = predicted(model_named("gemm"), group, TRUE)
     assert np.allclose(ours, kernel_time(work, engine).seconds, rtol=1e-12)
 
 
@@ -190,7 +191,7 @@ def test_unreadable_measurements_are_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_shipped_calibrations_load_and_name_devices() -> None:
-    names = {e.name for e in device_names()}
+    names = {e.name for e in (*device_names(), *cluster_names())}
     fits = shipped().fits
     assert {f.device for f in fits} <= names
     operators = {m.name for m in OPERATOR_MODELS}
@@ -199,7 +200,7 @@ def test_shipped_calibrations_load_and_name_devices() -> None:
         key = Key(fit.group.operator, fit.device, fit.group.format, fit.group.variant, fit.group.origin)
         assert fit.group.operator in operators
         assert set(fit.group.constants) <= {p.name for p in model.parameters(key)}
-        assert len(fit.group.constants) <= 12
+        assert len(fit.group.constants) <= 12 or model.subject is MACHINES
         bounds = {p.name: p for p in model.parameters(key)}
         for name, value in fit.group.constants.items():
             assert bounds[name].low * 0.999 <= value <= bounds[name].high * 1.001, (key, name)
@@ -208,7 +209,7 @@ def test_shipped_calibrations_load_and_name_devices() -> None:
 def test_calibration_files_round_trip(tmp_path: Path) -> None:
     fits = fit_groups([made(60)], date="2026-11-23", folds=3)
     path = tmp_path / "h100-sxm.yaml"
-    path.write_text(calibration_text("h100-sxm", [f.group for f in fits]))
+    path.write_text(calibration_text("h100-sxm", [f.group for f in fits], "hopper"))
     found = parse(CalibrationFile, read(path))
     again = tuple(Fitted(found.device, found.family, g) for g in found.groups)
     assert {f.group for f in map(_plain, again)} == {f.group for f in map(_plain, fits)}
@@ -226,7 +227,7 @@ def test_regimes_and_origins() -> None:
 
 
 def test_at_most_twelve_constants_per_group() -> None:
-    for model in OPERATOR_MODELS:
+    for model in (m for m in OPERATOR_MODELS if m.subject is DEVICES):
         for format in ("bf16", "fp8_block", "nvfp4"):
             for variant in ("vllm", "pytorch"):
                 assert len(model.parameters(Key(model.name, "h100-sxm", format, variant, "x"))) <= 12
@@ -238,5 +239,5 @@ def test_a_million_shapes_per_second_and_core() -> None:
 
     group = made(200_000)
     start = time.process_time()
-    predicted(model_named("gemm"), group, Constants(**TRUE))
+    predicted(model_named("gemm"), group, TRUE)
     assert len(group) / (time.process_time() - start) > 1e5

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.calibration.rows import engine_of
+from perfmodel.calibration.subjects import engine_of
 from perfmodel.machine.engine import Constants
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time, waves
 from perfmodel.operators.gemm import gemm

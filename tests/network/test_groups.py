@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from planning import system
 
+from perfmodel.network import algorithms, bounds
 from perfmodel.network import collectives as c
 from perfmodel.network.build import build_network
+from perfmodel.network.library import Protocol
 from perfmodel.network.topology import Dim, Group, Network, NetworkLevel, group_along, replicas, subgroup
 
 SPLITS = {
@@ -155,10 +157,10 @@ def test_collectives_respect_their_bounds(cluster: str) -> None:
     for group in groups(network, rng, 200):
         size = float(10 ** rng.uniform(1, 11))
         gather = c.all_gather(network, group, size)
-        assert gather >= c.all_gather_bound(network, group, size) * (1 - 1e-12)
+        assert gather >= bounds.all_gather_bound(network, group, size) * (1 - 1e-12)
         assert c.reduce_scatter(network, group, size) == gather
         reduce = c.all_reduce(network, group, size)
-        assert c.all_reduce_bound(network, group, size) * (1 - 1e-12) <= reduce
+        assert bounds.all_reduce_bound(network, group, size) * (1 - 1e-12) <= reduce
         assert reduce <= 2.0 * gather * (1 + 1e-12)
         assert c.broadcast(network, group, size) <= 2.0 * gather * (1 + 1e-12)
 
@@ -205,13 +207,18 @@ def test_faster_links_are_never_slower() -> None:
                 assert collective(fast, group, size) <= collective(slow, group, size) * (1 + 1e-12)
 
 
+def time_of(path, network: Network, group: Group, size: float) -> float:
+    """Time of an algorithm by its ideal protocol."""
+    return Protocol().lines(path(network, group), group.size)[0].seconds(size)
+
+
 def test_hierarchy_beats_one_ring_where_the_inner_level_is_faster() -> None:
     network = net(8, 4096)
     group = Group((8.0, 512.0))
     for size in (1e3, 1e6, 1e9):
-        ring = c.ring_all_gather(network, group, size)
-        assert c.all_gather(network, group, size) <= ring
-    assert c.hierarchical_all_gather(network, group, 1e3) < 0.2 * c.ring_all_gather(network, group, 1e3)
+        ring, nested = (time_of(path, network, group, size) for path in (algorithms.ring, algorithms.hierarchical))
+        assert c.all_gather(network, group, size) == min(ring, nested)
+    assert time_of(algorithms.hierarchical, network, group, 1e3) < 0.2 * time_of(algorithms.ring, network, group, 1e3)
 
 
 def test_limits_of_latency_and_bandwidth() -> None:
@@ -220,8 +227,8 @@ def test_limits_of_latency_and_bandwidth() -> None:
     n, rate, alpha = 16.0, 100e9 * 0.9, 1e-6
     group = Group((n,))
     assert c.all_gather(network, group, 0.0) == pytest.approx((n - 1) * alpha)
-    assert c.all_gather_bound(network, group, 0.0) == pytest.approx(math.log2(n) * alpha)
-    assert c.all_gather_bound(network, group, 1e12) == pytest.approx((n - 1) / n * 1e12 / 100e9)
+    assert bounds.all_gather_bound(network, group, 0.0) == pytest.approx(math.log2(n) * alpha)
+    assert bounds.all_gather_bound(network, group, 1e12) == pytest.approx((n - 1) / n * 1e12 / 100e9)
     assert c.all_gather(network, group, 1e12) == pytest.approx((n - 1) / n * 1e12 / rate, rel=1e-4)
     assert c.all_reduce(network, group, 1e12) == pytest.approx(2 * (n - 1) / n * 1e12 / rate, rel=1e-4)
     assert c.all_reduce(network, group, 8.0) == pytest.approx(2 * math.log2(n) * alpha, rel=1e-3)
@@ -240,8 +247,8 @@ def test_reduction_in_the_network_halves_the_bound() -> None:
     plain = net(64)
     adding = Network((plain.levels[0]._replace(in_network_reduction=0.8),))
     group = Group((64.0,))
-    assert c.all_reduce_bound(adding, group, 1e9) == pytest.approx(
-        c.all_reduce_bound(plain, group, 1e9) / 2.0, rel=1e-3
+    assert bounds.all_reduce_bound(adding, group, 1e9) == pytest.approx(
+        bounds.all_reduce_bound(plain, group, 1e9) / 2.0, rel=1e-3
     )
     assert c.all_reduce(adding, group, 1e9) <= c.all_reduce(plain, group, 1e9)
 

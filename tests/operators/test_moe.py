@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfmodel.calibration.fit import fit_one
-from perfmodel.calibration.model import Group, Key, Unpredictable
+from perfmodel.calibration.model import Group, Key
 from perfmodel.calibration.operators import model_named
-from perfmodel.calibration.rows import engine_of
+from perfmodel.calibration.subjects import Unpredictable, engine_of
 from perfmodel.machine.engine import Constants
 from perfmodel.machine.kernels import MOE_HEIGHTS, kernel_lower_bound, kernel_time
 from perfmodel.operators.moe import (

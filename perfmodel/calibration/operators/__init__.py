@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perfmodel.calibration.model import OperatorModel
-from perfmodel.calibration.operators import attention, elementwise, gemm, mla, moe
+from perfmodel.calibration.operators import attention, collective, elementwise, expert_exchange, gemm, mla, moe
 
 __all__ = ["OPERATOR_MODELS", "model_named"]
 
@@ -15,6 +15,8 @@ OPERATOR_MODELS: tuple[OperatorModel, ...] = (
     attention.DECODE,
     attention.PREFILL,
     attention.PUBLISHED,
+    collective.MODEL,
+    expert_exchange.MODEL,
 )
 """Every operator class of this folder; the first whose columns a file has reads it."""
 

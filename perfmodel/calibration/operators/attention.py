@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, Unpredictable, on_processor
+from perfmodel.calibration.model import Columns, Identity, Key, OperatorModel, Parameter, on_processor
+from perfmodel.calibration.subjects import Unpredictable
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.attention import attention, decode_attention

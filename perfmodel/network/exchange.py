@@ -1,0 +1,69 @@
+r"""Exchange of tokens with the ranks that hold their experts, by kernels made for it (DeepEP, TensorRT-LLM).
+
+.. math:: t = t_0 + t_r (R-1) + t_t T + t_e E + \min\left(\frac{W V}{r_s},\; t_p + \frac{W V}{r}\right)
+
+with the bytes V that a rank sends to others and the transfer per byte W of a pairwise exchange (see
+:mod:`perfmodel.network.algorithms`): tokens T cost address work, experts E a counter each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perfmodel.elementwise import Scalar, minimum, where
+from perfmodel.network.algorithms import pairwise
+from perfmodel.network.topology import Group, Network
+from perfmodel.units import Bytes, Seconds
+
+__all__ = ["ExchangeConstants", "expert_exchange", "vectors_sent"]
+
+
+class ExchangeConstants(NamedTuple):
+    """Constants of one kernel.
+
+    Parameters
+    ----------
+    launch, per_rank, per_token, per_expert : fixed cost, and cost per peer, token and expert [s].
+    pipelined : further fixed cost of the way that reaches the full ``rate`` [s].
+    rate, short_rate : share of the links' full bandwidth for large and for small exchanges [1].
+    """
+
+    launch: Seconds = 0.0
+    per_rank: Seconds = 0.0
+    pipelined: Seconds = 0.0
+    rate: Scalar = 1.0
+    short_rate: Scalar = 1.0
+    per_token: Seconds = 0.0
+    per_expert: Seconds = 0.0
+
+
+def vectors_sent(top_k: Scalar, ranks: Scalar, copies: Scalar = 0.0) -> Scalar:
+    """Vectors a token becomes: one per expert (``copies`` 1), or one per rank that holds any of them (0).
+
+    Experts are spread evenly, so each of ``top_k`` lies on any rank with equal chance.
+
+    Examples
+    --------
+    >>> vectors_sent(8, 8, 1.0), round(vectors_sent(8, 8), 2)
+    (8.0, 5.25)
+    """
+    distinct = ranks * (1.0 - (1.0 - 1.0 / ranks) ** top_k)
+    return where(copies > 0.5, top_k * 1.0, distinct)
+
+
+def expert_exchange(
+    network: Network, group: Group, constants: ExchangeConstants, tokens: Scalar, experts: Scalar, token_bytes: Bytes
+) -> Seconds:
+    """Time to send the vectors of ``tokens`` per rank, ``token_bytes`` each token in all, to the ranks of a group [s].
+
+    Parameters
+    ----------
+    experts : in the layer, over all ranks.
+    token_bytes : of all vectors that a token becomes, those that stay included [B].
+    """
+    c = constants
+    full = network._replace(levels=tuple(level._replace(efficiency=1.0) for level in network.levels))
+    path = pairwise(full, group)
+    moved = tokens * token_bytes * path.transfer
+    fixed = c.launch + c.per_rank * (group.size - 1.0) + c.per_token * tokens + c.per_expert * experts
+    return path.active * (fixed + minimum(moved / c.short_rate, c.pipelined + moved / c.rate))
