@@ -14,8 +14,9 @@ from perfmodel.calibration.fit import fit_groups
 from perfmodel.calibration.model import Key
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.operators.gemm import MODEL
-from perfmodel.calibration.rows import engine_of, read_tables
+from perfmodel.calibration.rows import read_tables
 from perfmodel.calibration.store import Store, constants_of, shipped
+from perfmodel.calibration.subjects import engine_of
 from perfmodel.calibration.validate import predict_group, validate
 from perfmodel.cli.main import run
 from perfmodel.report.goals import GOALS, goal_table
