@@ -132,12 +132,17 @@ def in_network(network: Network, group: Group) -> Path:
 
 
 def _exchange(network: Network, group: Group, copies: Callable[[Scalar], Scalar], each: bool) -> Path:
-    """All pairs at once: what leaves a domain crosses its level; the slowest level decides."""
+    """All pairs at once: what leaves a domain crosses its level; the slowest level decides.
+
+    Where a level joins rails only, what is meant for another rail is first handed to it over the level below.
+    """
     latency: Scalar = 0.0
     transfer: Scalar = 0.0
+    near: Scalar = float("inf")
     for level, below, members, reached in _crossings(network, group):
         latency = latency + ((members - below) if each else members / below - 1.0) * level.latency
-        leaving = (group.size - below) / group.size / reached
+        hop = 1.0 / reached + level.rails * (1.0 - 1.0 / below) / near
+        leaving, near = (group.size - below) / group.size * hop, reached
         transfer = maximum(transfer, where(members > below, leaving, 0.0))
     return _path(group, latency, copies(group.size) * transfer)
 

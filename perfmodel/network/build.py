@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from perfmodel.errors import UnknownName
+from perfmodel.network.bill import Bill, network_bill
+from perfmodel.network.congestion import bandwidth_share
 from perfmodel.network.library import Library, Protocol
 from perfmodel.network.topology import Network, NetworkLevel
 from perfmodel.specs.collectives import FACTS, LibraryFacts, ProtocolFacts
+from perfmodel.specs.facts import Fact
 from perfmodel.specs.hardware import Cluster, Level
 
-__all__ = ["build_network", "library_of"]
+__all__ = ["build_bill", "build_network", "library_of"]
 
 
 def build_network(cluster: Cluster, library: str | None = None) -> Network:
@@ -33,10 +36,11 @@ def build_network(cluster: Cluster, library: str | None = None) -> Network:
                 reach=reach,
                 bandwidth=bandwidth,
                 latency=_said(facts, name, "latency", level.latency.value),
-                efficiency=_said(facts, name, "efficiency", level.efficiency.value),
+                efficiency=_said(facts, name, "efficiency", level.efficiency.value) * _uncongested(level),
                 crowding=_said(facts, name, "crowding", 1.0),
                 kind=level.kind,
                 in_network_reduction=level.in_network_reduction.value if level.in_network_reduction else 0.0,
+                rails=1.0 if level.switching and level.switching.topology == "rail" else 0.0,
             )
         )
         below_bandwidth = bandwidth
@@ -64,6 +68,36 @@ def _protocol(name: str, facts: ProtocolFacts) -> Protocol:
     stated = {n: getattr(facts, n) for n in FACTS}
     values = {n: fact.value for n, fact in stated.items() if fact is not None}
     return Protocol(**values, overlapped=facts.overlapped, name=name)
+
+
+def _uncongested(level: Level) -> float:
+    """Share of the bandwidth that collisions on the paths of a leaf leave [1]."""
+    switching = level.switching
+    if switching is None or switching.paths is None or switching.flows is None:
+        return 1.0
+    return float(bandwidth_share(switching.routing, int(switching.flows.value), int(switching.paths.value)))
+
+
+def build_bill(cluster: Cluster) -> Bill | None:
+    """Price and power of all switched levels; ``None`` where no level says what its parts cost."""
+    found, below = [], 1.0
+    ports = cluster.nodes.value * cluster.node.accelerator.count
+    for level in cluster.levels.values():
+        s = level.switching
+        if s is not None and s.radix is not None:
+            rails = below if s.topology == "rail" else 1.0
+            switch = Bill(_value(s.switch_price), _value(s.switch_power))
+            found.append(
+                network_bill(
+                    ports, rails, s.radix.value, switch, Bill(_value(s.transceiver_price), _value(s.transceiver_power))
+                )
+            )
+        below *= level.members.value
+    return Bill(sum(b.price for b in found), sum(b.power for b in found)) if found else None
+
+
+def _value(fact: Fact | None) -> float:
+    return fact.value if fact is not None else 0.0
 
 
 def _bandwidth(level: Level, devices_below: float, below: float) -> float:

@@ -24,6 +24,7 @@ class NetworkLevel(NamedTuple):
     kind : package, scaleup, nic, fabric or wan.
     in_network_reduction : share of ``bandwidth`` that all-reduces reach where switches add, else 0 [1].
     crowding : how much longer a stored piece takes over this level than its latency alone tells [1].
+    rails : 1 where only devices of equal place in their domains are joined, others being reached through them, else 0.
     """
 
     name: str
@@ -34,6 +35,7 @@ class NetworkLevel(NamedTuple):
     kind: str = "scaleup"
     in_network_reduction: Scalar = 0.0
     crowding: Scalar = 1.0
+    rails: Scalar = 0.0
 
 
 class Network(NamedTuple):

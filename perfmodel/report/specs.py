@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
+from perfmodel.network.build import build_bill
 from perfmodel.operators.state import cache_bytes
 from perfmodel.report.jsonable import plain
 from perfmodel.report.listing import ENTRIES, technique_entries
@@ -162,6 +163,7 @@ def _hardware(path: Path) -> dict[str, Any]:
     units, cluster = dimensions(system), system.cluster
     sources = {**cluster.sources, **system.accelerator.sources, **(system.host.sources if system.host else {})}
     nodes, per_node = round(cluster.nodes.value), cluster.node.accelerator.count
+    bill = build_bill(cluster)
     return {
         "kind": "hardware",
         "name": system.name,
@@ -175,6 +177,7 @@ def _hardware(path: Path) -> dict[str, Any]:
         "nodes": nodes,
         "devices_per_node": per_node,
         "devices": nodes * per_node,
+        **({"network_price_usd": bill.price, "network_power_watts": bill.power} if bill else {}),
         "facts": {
             where: {
                 "value": f.value,

@@ -27,6 +27,7 @@ from perfmodel.specs.facts import (
 from perfmodel.specs.kernels import KernelConstants, Operator
 from perfmodel.specs.operation import ClusterPrice, DevicePower, DevicePrice, FileSystem, Reliability
 from perfmodel.specs.sources import check_sources
+from perfmodel.specs.switching import Switching
 
 __all__ = [
     "DEVICE_CLASSES",
@@ -154,6 +155,8 @@ class Level(Spec):
     """Share of the bandwidth that large collectives reach."""
     graph: tuple[LinkEdge, ...] = ()
     """The device links that ``bandwidth`` was derived from, where they are unequal."""
+    switching: Switching | None = None
+    """The switches; left out: any device reaches any, and what collisions cost is in ``efficiency``."""
     in_network_reduction: Ratio | None = None
     """Share of the bandwidth that all-reduces reach where the switches add; left out: they do not."""
 
