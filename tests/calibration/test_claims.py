@@ -21,6 +21,7 @@ KNOWN_TO_FAIL = {
     ("awq", "kernel, one vector, fp16 over int4"),
     ("bytescale", "speed over a ring wide enough for 2048K tokens, long tail"),
     ("holmes", "RoCE over InfiniBand, 4 nodes"),
+    ("holmes", "Ethernet over InfiniBand, 4 nodes"),
     ("holmes", "Ethernet over InfiniBand, 8 nodes"),
     ("flash_attention", "GPT-2 medium, sequence 1024, training layers, standard over FlashAttention"),
     ("flash_attention", "time, standard over FlashAttention"),
