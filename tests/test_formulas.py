@@ -221,7 +221,14 @@ COLLECTIVES = [
     name
     for name, function in vars(collectives).items()
     if inspect.isfunction(function) and function.__module__ == collectives.__name__ and not name.startswith("_")
-    if name not in ("gather_lines", "gather_time", "lines_of")  # the two halves of all_gather
+    if name
+    not in (
+        "gather_lines",
+        "gather_time",
+        "lines_of",
+        "times_by_protocol",
+        "narrowest_level",
+    )  # the two halves of all_gather
 ]
 for _name in COLLECTIVES:
     FORMULAS[_name] = Formula(
@@ -233,7 +240,7 @@ for _name in COLLECTIVES:
 
 NOT_FORMULAS = {"layer_calls", "backward_of", "head_calls", "embedding_calls", "layer_parameters", "widest"}
 NOT_FORMULAS |= {"crossing_elements", "row_products"}
-NOT_FORMULAS |= {"gather_lines", "gather_time", "lines_of"}
+NOT_FORMULAS |= {"gather_lines", "gather_time", "lines_of", "times_by_protocol", "narrowest_level"}
 NOT_FORMULAS |= set(moe.__all__) - {"moe", "expected_loads"}
 """They return lists of calls, counts of a specification or of random routings; what they are made of is tested here."""
 

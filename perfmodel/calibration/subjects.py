@@ -97,14 +97,19 @@ def _folded(label: str) -> str:
 
 @lru_cache(maxsize=1)
 def _machines() -> tuple[tuple[Entry, System], ...]:
-    """Shipped clusters, those with the fewest levels first."""
+    """Shipped clusters: those that state a communication library first, then those with the fewest levels."""
     found = [(entry, load_system(entry.path)) for entry in cluster_names()]
-    return tuple(sorted(found, key=lambda pair: (len(pair[1].cluster.levels), pair[0].name)))
+
+    def order(pair: tuple[Entry, System]) -> tuple[bool, int, str]:
+        cluster = pair[1].cluster
+        return not cluster.collectives, len(cluster.levels), pair[0].name
+
+    return tuple(sorted(found, key=order))
 
 
 @lru_cache(maxsize=256)
 def _machine(label: str) -> str:
-    """Cluster that a label means: one measured under that name, else the smallest with devices of that name."""
+    """Cluster that a label means: one measured under that name, else the first with devices of that name."""
     wanted = _folded(label)
     for entry, system in _machines():
         if wanted in map(_folded, (entry.name, *entry.aliases, *system.cluster.measured_as)):

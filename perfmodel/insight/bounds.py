@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,6 +197,9 @@ class CollectiveBounds:
     topology : lower bound from the links of each domain, 0 where none is known [s].
     rows : known algorithms with every message at the slowest level crossed.
     modelled : what the network model takes for it, ``None`` where it has none [s].
+    library : communication library of the machine, ``ideal`` where it states none.
+    protocols : time by algorithm and protocol of that library, the quickest first [s].
+    bottleneck : level whose links take longest.
     """
 
     collective: str
@@ -209,6 +212,9 @@ class CollectiveBounds:
     topology: float
     rows: tuple[CollectiveRow, ...]
     modelled: float | None
+    library: str = "ideal"
+    protocols: Mapping[str, float] = field(default_factory=dict)
+    bottleneck: str = ""
 
     @property
     def bound(self) -> float:
@@ -261,6 +267,18 @@ def collective_bounds(
         rows.append(CollectiveRow(algorithm, *cost, cost.seconds, cost.seconds / bound))
     levels = tuple((lv.name, float(members), float(lv.bandwidth), float(lv.latency)) for lv, members in crossed)
     modelled_seconds = float(model(network, group, size)) if model else None
+    operation = {"reduce-scatter": "all_gather"}.get(name, name.replace("-", "_"))
+    times = modelled.times_by_protocol(network, group, operation, size) if model else {}
     return CollectiveBounds(
-        name, ranks, size, levels, *least, topology, tuple(sorted(rows, key=lambda r: r.seconds)), modelled_seconds
+        name,
+        ranks,
+        size,
+        levels,
+        *least,
+        topology,
+        tuple(sorted(rows, key=lambda r: r.seconds)),
+        modelled_seconds,
+        network.library.name if network.library else "ideal",
+        times,
+        modelled.narrowest_level(network, group),
     )

@@ -6,7 +6,7 @@ in :mod:`perfmodel.network.bounds`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from perfmodel.network.algorithms import OPERATIONS, PATHS
 from perfmodel.network.library import IDEAL, Line, Protocol, quickest
@@ -21,8 +21,10 @@ __all__ = [
     "gather_lines",
     "gather_time",
     "lines_of",
+    "narrowest_level",
     "point_to_point",
     "reduce_scatter",
+    "times_by_protocol",
 ]
 
 
@@ -40,14 +42,40 @@ def lines_of(network: Network, group: Group, operation: str) -> tuple[Line, ...]
 def _lines(
     network: Network, group: Group, operation: str, protocols: Mapping[str, tuple[Protocol, ...]]
 ) -> tuple[Line, ...]:
-    lines: list[Line] = []
+    return tuple(line for _, lines in _named(network, group, operation, protocols) for line in lines)
+
+
+def _named(
+    network: Network, group: Group, operation: str, protocols: Mapping[str, tuple[Protocol, ...]]
+) -> Iterator[tuple[str, tuple[Line, ...]]]:
+    """Algorithm and protocol, and their lines."""
     for algorithm, name in OPERATIONS[operation].items():
         if algorithm not in protocols or (network.ring_only and operation == "all_gather" and algorithm != "ring"):
             continue
         path = PATHS[name](network, group)
         for protocol in protocols[algorithm]:
-            lines += protocol.lines(path, group.size)
-    return tuple(lines)
+            yield " ".join((algorithm.replace("_", " "), protocol.name)).strip(), protocol.lines(path, group.size)
+
+
+def times_by_protocol(network: Network, group: Group, operation: str, size: Bytes) -> dict[str, Seconds]:
+    """Time of an operation by every protocol that the library has for it, the quickest first [s]."""
+    library = network.library or IDEAL
+    found = {name: quickest(lines, size) for name, lines in _named(network, group, operation, library.protocols)}
+    if not found:
+        found = {name: quickest(lines, size) for name, lines in _named(network, group, operation, IDEAL.protocols)}
+    possible = {name: seconds for name, seconds in found.items() if seconds < float("inf")}
+    return dict(sorted(possible.items(), key=lambda pair: pair[1]))
+
+
+def narrowest_level(network: Network, group: Group) -> str:
+    """Level whose links take longest to carry what an all-gather moves across them; empty for one rank."""
+    slowest, found, below = 0.0, "", 1.0
+    for level, members in zip(network.levels, group.members, strict=True):
+        seconds = (1.0 - below / group.size) / (below * level.bandwidth * level.efficiency)
+        if members > below and seconds > slowest:
+            slowest, found = seconds, level.name
+        below = members
+    return found
 
 
 def gather_lines(network: Network, group: Group) -> tuple[Line, ...]:
