@@ -93,6 +93,11 @@ def _system(cluster: str, nodes: int, node_bandwidth: float | None) -> System:
     return override(system, changes) if changes else system
 
 
+def _column(values: list[float]) -> Any:
+    """An array, or for a single row its number, which is evaluated faster."""
+    return values[0] if len(values) == 1 else np.array(values)
+
+
 def _workload(setup: Setup, rows: Sequence[TrainingRow]) -> SimpleNamespace:
     """A training workload whose sequences and batches are arrays, one entry per row."""
     optimizer = {"master": 4.0, "momentum": 4.0, "variance": 4.0}
@@ -103,8 +108,8 @@ def _workload(setup: Setup, rows: Sequence[TrainingRow]) -> SimpleNamespace:
         "gradients": f"{setup.gradients:g} B",
         "optimizer": wide,
     }
-    sequence = np.array([float(row.sequence) for row in rows])
-    tokens = sequence * np.array([row.global_batch for row in rows])
+    sequence = _column([float(row.sequence) for row in rows])
+    tokens = sequence * _column([float(row.global_batch) for row in rows])
     return SimpleNamespace(
         sequence=sequence, global_batch=tokens, fused_attention=setup.fused, recipe=Recipe.model_validate(recipe)
     )
@@ -129,7 +134,7 @@ def _block(setup: Setup, rows: list[TrainingRow], order: list[int]) -> Block:
         for name, value in technique.neutral.items():
             columns[name] = float(value) if isinstance(value, (int, float)) else value
     for name in rows[0].columns:
-        columns[name] = np.array([row.columns[name] for row in rows])
+        columns[name] = _column([row.columns[name] for row in rows])
     situation = Situation("training", setup.architecture, machine, _workload(setup, rows), most)
     return Block(
         tuple(rows),

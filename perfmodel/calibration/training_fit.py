@@ -60,6 +60,7 @@ BOUNDS: dict[str, Range] = {
     "tensor_latency": Range(0.0, 0.2 * MILLI, 0.01 * MILLI),
     "tensor_latency_far": Range(0.0, 3 * MILLI, 0.3 * MILLI),
     "pipelined_launch": Range(0.0, 6 * MILLI, 2.8 * MILLI),
+    "head_spread": Range(0.0, 1.0, 0.5),
     "pipelined_far": Range(0.0, 1.0, 0.1),
     "gradient_pieces": Range(1.0, 12.0, 9.0),
     "collective_share": Range(0.2, 1.05, 0.9),
@@ -108,7 +109,7 @@ def _fit(names: Sequence[str], start: Mapping[str, float], residuals: Loss) -> t
 
     found = least_squares(
         cost, np.clip(centre, 0.02, 0.98), bounds=(np.zeros(len(names)), np.ones(len(names))), diff_step=2e-3,
-        ftol=1e-4, xtol=1e-4, max_nfev=25,
+        ftol=1e-3, xtol=1e-3, max_nfev=15,
     )  # fmt: skip
     values = dict(zip(names, (low + found.x * width).tolist(), strict=True))
     stuck = tuple(n for n, t in zip(names, found.x, strict=True) if t < 0.005 or t > 0.995)
@@ -175,7 +176,7 @@ def held_out_errors(
     rows: Sequence[TrainingRow],
     names: Sequence[str],
     constants: Callable[[Block], Mapping[str, float]],
-    folds: int = 4,
+    folds: int = 3,
 ) -> Array:
     """Relative errors of rows predicted with constants fitted to the other folds; NaN where no time is measured.
 

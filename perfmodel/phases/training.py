@@ -227,9 +227,10 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
     layer, embed, head, boundary = found.layer, found.embed, found.head, found.boundary
     heavy = Times(s.first_layers, layer)
     light = Times(where(s.stages > 1.0, s.last_layers, 0.0), layer)
-    single = where(s.stages > 1.0, 0.0, 1.0)
-    first = Serial((heavy, embed, Times(single, head)))
-    last = Serial((light, Times(where(s.stages > 1.0, 1.0, 0.0), head)))
+    spread = (s.framework or {}).get("head_spread", 0.0)
+    shared = spread / s.stages
+    first = Serial((heavy, embed, Times(where(s.stages > 1.0, shared, 1.0), head)))
+    last = Serial((light, Times(where(s.stages > 1.0, 1.0 - spread + shared, 0.0), head)))
     busiest = Serial((Longest((first, last)), boundary))
     every = s.layers * layer.elapsed() + embed.elapsed() + head.elapsed() + s.stages * boundary.elapsed()
     schedule = s.layout.schedule or one_forward_one_backward

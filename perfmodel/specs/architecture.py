@@ -8,6 +8,7 @@ beside it (``extra``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 __all__ = [
@@ -360,7 +361,7 @@ class Architecture:
     weight_format: str = "bf16"
     unquantised: tuple[Literal["attention", "router", "shared", "mlp", "experts", "head"], ...] = ()
 
-    @property
+    @cached_property
     def layers(self) -> int:
         """Number of layers."""
         return sum(run.count for run in self.runs)

@@ -92,6 +92,9 @@ class TrainingConstants(Spec):
     """Part of ``pipelined_launch`` that every further node of a tensor group adds [1]."""
     head_balanced: Share = fact(0.0, "0")
     """1 where stages are cut by work with the output head counted in, 0 where every stage has as many layers [1]."""
+    head_spread: Share = fact(0.0, "0")
+    """Share of the output head's work that stages share evenly, by fewer layers on the last one or a head cut among
+    all; the rest is the last stage's alone [1]."""
     kept_scale: Number = fact(1.0, "1")
     """Activations kept for the backward pass over those that the operators need [1]."""
     kept_extra: Number = fact(0.0, "0")
