@@ -121,8 +121,6 @@ def test_every_source_names_software_and_machines_that_exist() -> None:
 def test_constants_are_recovered_from_runs_made_with_them() -> None:
     counts = [(m, d) for m in (1, 2, 4) for d in (1, 2, 4)]
     rows = [row(micro_batch=str(m), dp=str(d), gpus=str(64 * d), global_batch="256") for m, d in counts]
-        row(micro_batch=str(m), dp=str(d), gpus=str(64 * d), global_batch="256") for m in (1, 2, 4) for d in (1, 2, 4)
-    ]
     prepared = blocks(rows)
     truth = {"product_scale": 1.15, "gradient_exposed": 1.5}
     made = predict(prepared, lambda b: {**stated_constants(b), **truth}).seconds
