@@ -148,7 +148,7 @@ def _operator_terms(s: Settled, machine: Machine) -> list[Term]:
 def _update_terms(s: Settled, machine: Machine) -> list[Term]:
     """The optimizer step on the device's own share of the state."""
     owned = family_sum(s.families, lambda f: f.heaviest / f.shards(s.layout.optimizer_shards))
-    own = (1.0 - s.layout.optimizer_off) * owned
+    own = (1.0 - s.layout.optimizer_off) * s.layout.backward_passes * owned
     traffic = 2.0 * s.optimizer_bytes + s.gradients_bytes + s.weights_bytes
     work = optimizer_update(own, bytes_per_parameter=traffic)
     kernel = kernel_time(work, machine.main)
@@ -211,11 +211,13 @@ def pieces_of(s: Settled, terms: Sequence[Term]) -> Pieces:
     window = HIDDEN_SYNC * s.first_layers * slot("layer_backward").elapsed()
     hidden = 1.0 - framework.get("gradient_exposed", 0.0)
     overhead = Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches)
+    forward, backward = s.layout.forward_passes, s.layout.backward_passes
+    ends = (forward + 2.0 * backward) / 3.0  # both directions stand in one slot, the backward pass works twice as much
     return Pieces(
-        Serial((slot("layer_forward"), slot("layer_backward"))),
-        slot("embed"),
-        slot("head"),
-        slot("boundary"),
+        Serial((_passes(forward, slot("layer_forward")), _passes(backward, slot("layer_backward")))),
+        _passes(ends, slot("embed")),
+        _passes(ends, slot("head")),
+        _passes((forward + backward) / 2.0, slot("boundary")),
         (*_syncs(by_slot.get("sync", ()), window, hidden), slot("update"), slot("tail"), overhead),
         tuple(by_slot.get("outer", ())),
     )
@@ -239,6 +241,11 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
     step = Serial(tuple(parts))
     outer = tuple(_outer(t, step) for t in found.outer)
     return Serial((*parts, *outer)) if outer else step
+
+
+def _passes(count: Scalar, node: Node) -> Node:
+    """A node as often as it is passed; plainly once is the node itself."""
+    return node if isinstance(count, float) and count == 1.0 else Times(count, node)
 
 
 def _syncs(terms: Sequence[Term], window: Seconds, hidden: Scalar) -> list[Node]:
@@ -279,6 +286,11 @@ def _ledger(
     def states(shards: Scalar, width: Scalar) -> Scalar:
         return family_sum(s.families, lambda f: (f.first if first else f.last) / f.shards(shards) * width)
 
+    def of_backward(size: Bytes) -> Bytes:
+        """States that exist because a backward pass does."""
+        once = layout.backward_passes
+        return size if isinstance(once, float) and once == 1.0 else size * once
+
     layers = s.first_layers if first else s.last_layers
     held = in_flight(s)[0 if first else 1]
     per_token = 0.0
@@ -290,7 +302,7 @@ def _ledger(
     if framework.get("kept_extra", 0.0):
         extra_bytes = framework["kept_extra"] * s.architecture.hidden / s.sizes.weight_split
         per_token = per_token + layout.kept * extra_bytes
-    activations = held * layers * s.sizes.tokens * per_token * framework.get("kept_scale", 1.0)
+    activations = of_backward(held * layers * s.sizes.tokens * per_token * framework.get("kept_scale", 1.0))
     with_head = where(s.stages > 1.0, 0.0, 1.0) if first else 1.0
     per_logit = framework.get("logit_memory", framework.get("logit_bytes", 10.0))
     logits = per_logit * s.sizes.tokens * s.architecture.vocab / s.sizes.weight_split * with_head
@@ -300,9 +312,13 @@ def _ledger(
         Line(
             "gradients",
             tier,
-            _staying(scale * states(layout.gradients_shards, s.gradients_bytes), layout.gradients_off),
+            _staying(of_backward(scale * states(layout.gradients_shards, s.gradients_bytes)), layout.gradients_off),
         ),
-        Line("optimizer", tier, states(layout.optimizer_shards, s.optimizer_bytes) * (1.0 - layout.optimizer_off)),
+        Line(
+            "optimizer",
+            tier,
+            of_backward(states(layout.optimizer_shards, s.optimizer_bytes)) * (1.0 - layout.optimizer_off),
+        ),
         Line("activations", tier, _staying(activations, layout.activations_off)),
         Line("logits", tier, logits),
         Line("workspace", tier, s.sizes.tokens * widest(s.architecture) / s.sizes.weight_split * s.sizes.element_bytes),

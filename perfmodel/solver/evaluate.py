@@ -120,9 +120,11 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
     exposures = step.tree.exposed()
     rows = term_rows(exposures)
     tokens = workload.global_batch
-    flops = 3.0 * model_flops_per_token(problem.situation.architecture, workload.sequence)
+    layout = step.settled.layout
+    passes = float(layout.forward_passes + 2.0 * layout.backward_passes)
+    flops = passes * model_flops_per_token(problem.situation.architecture, workload.sequence)
     peak = machine.main.peak(workload.recipe.compute) / machine.main.clock
-    extra = float(step.settled.layout.extra_steps)
+    extra = float(layout.extra_steps)
     run_seconds = seconds * workload.steps * (1.0 + extra)
     shares = training_power(machine, step)
     power = plan_power(machine, shares, devices)
@@ -167,6 +169,7 @@ def _training_bound(problem: TrainingProblem, step: Step, flops: float, peak: fl
     """Every product at peak on all devices, and every parameter's state read and written once at full bandwidth [s]."""
     s = step.settled
     owned = sum(float(f.heaviest / f.shards(s.layout.optimizer_shards)) for f in s.families)
+    owned *= float(s.layout.backward_passes)
     states = owned * (2.0 * s.optimizer_bytes * (1.0 - float(s.layout.optimizer_off)) + s.gradients_bytes)
     return float(flops / peak + states / problem.machine.main.bandwidth)
 

@@ -24,6 +24,7 @@ from perfmodel.techniques import (
     state_exchange,
     tensor_parallel,
     zero_infinity,
+    zeroth_order,
 )
 from perfmodel.techniques.base import Technique
 
@@ -46,6 +47,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     zero_infinity.TECHNIQUE,
     compressed_collectives.TECHNIQUE,
     local_steps.TECHNIQUE,
+    zeroth_order.TECHNIQUE,
     packed_weights.TECHNIQUE,
     decode_engine.TECHNIQUE,
 )

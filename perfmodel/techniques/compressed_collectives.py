@@ -95,10 +95,10 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
                 received = numbers * c.value("density") * f.group.size
                 once = once + late * _stream(received, c.value("scatter"), machine)
     return [
-        Term("compress weights", "layer_forward", machine.main.tier, gather),
-        Term("compress weights", "layer_backward", machine.main.tier, gather),
-        Term("compress gradients", "layer_backward", machine.main.tier, scatter),
-        Term("compress gradients", "update", machine.main.tier, once),
+        Term("compress weights", "layer_forward", machine.main.tier, gather, memory=gather),
+        Term("compress weights", "layer_backward", machine.main.tier, gather, memory=gather),
+        Term("compress gradients", "layer_backward", machine.main.tier, scatter, memory=scatter),
+        Term("compress gradients", "update", machine.main.tier, once, memory=once),
     ]
 
 

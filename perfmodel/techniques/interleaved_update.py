@@ -83,7 +83,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     return [
         Term("optimizer state to device", "update", "host link up", seconds, "up", prefetch=True),
         Term("optimizer state to host", "update", "host link down", seconds, "down", prefetch=True),
-        Term("update of fetched state", "update", machine.main.tier, update, "device", prefetch=True),
+        Term("update of fetched state", "update", machine.main.tier, update, "device", prefetch=True, memory=update),
     ]
 
 

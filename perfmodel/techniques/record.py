@@ -75,6 +75,10 @@ class Layout:
     """Share of the gradients that leave the device as soon as they are computed [1]."""
     activations_off: Scalar = total()
     """Share of the kept activations that wait for the backward pass in host memory [1]."""
+    forward_passes: Scalar = product()
+    """Forward passes over each micro-batch."""
+    backward_passes: Scalar = least_of()
+    """Backward passes after them; without one there are no gradients, kept activations or optimizer states."""
     replay: Scalar = most()
     """Share of the layer's forward pass that the backward pass repeats [1]."""
     replay_core: Scalar = most()

@@ -39,6 +39,11 @@ def all_training(name: str, machine: str, devices: int) -> Setting:
     return training(name, machine, devices, use=NUMERICS_AND_OFFLOAD)
 
 
+def scalar_training(name: str, machine: str, devices: int) -> Setting:
+    """Scalars instead of gradients leave nothing to compress."""
+    return training(name, machine, devices, use=("local_steps", "zero_infinity", "zeroth_order"))
+
+
 def all_serving(name: str, machine: str) -> Setting:
     return setting(name, machine, "chat", use=("packed_weights",))
 
@@ -91,7 +96,12 @@ def without(found: Setting, technique: Technique) -> Any:
 
 
 def cases() -> list[Any]:
-    trained = [(t, all_training, c) for t in OPTIONAL if "training" in t.phases for c in TRAINING]
+    trained = [
+        (t, scalar_training if t.name == "zeroth_order" else all_training, c)
+        for t in OPTIONAL
+        if "training" in t.phases
+        for c in TRAINING
+    ]
     served = [(t, all_serving, c) for t in OPTIONAL if "serving" in t.phases for c in SERVING]
     return [pytest.param(t, make, c, id=f"{t.name}-{c[0]}-{make.__name__}") for t, make, c in (*trained, *served)]
 
@@ -420,6 +430,17 @@ def test_regions_that_drift_share_no_gradient() -> None:
     twice = {r.name: r.busy for r in often.tree.exposed()}
     assert twice["outer sync"] == pytest.approx(2 * rows["outer sync"])
     assert lines_of(apart)["outer optimizer"] == pytest.approx(8.0 * apart.settled.families[0].first)
+
+
+def test_without_a_backward_pass_only_the_weights_remain() -> None:
+    found = training(use=("zeroth_order",), framework="megatron-lm")
+    plain, bare = (found.problem.evaluate(neutral(found, tp=2, zeroth_order=z)) for z in (0, 1))
+    here, there = lines_of(plain), lines_of(bare)
+    assert there["weights"] == here["weights"]
+    assert there["gradients"] == there["optimizer"] == there["activations"] == 0.0
+    forward = [sum(r.busy for r in s.tree.exposed() if r.name == "matrix multiply") for s in (plain, bare)]
+    assert forward[1] == pytest.approx(forward[0] * 2.0 / 3.0, rel=0.1)
+    assert term_seconds(bare)["gradient sync"] < 1e-2 * term_seconds(plain)["gradient sync"]
 
 
 FAR = {"levels.wan.latency": "0 s", "levels.pod.latency": "0 s", "levels.node.latency": "0 s"}
