@@ -66,6 +66,26 @@ def test_local_steps_win_between_regions() -> None:
     assert local.quality is None  # nothing is published for this model, and the plan says so
 
 
+def test_one_byte_per_replica_crosses_a_slow_line() -> None:
+    """Without gradients to exchange or to keep, a rented line between regions does not matter."""
+    question = {"model": "opt-1.3b", "hw": "two-regions", "workload": "finetune", "devices": 256,
+                "changes": {"levels.wan.nics.bandwidth": "100 Mb/s"},
+                "workload_changes": {"sequence": 2048}}  # fmt: skip
+    assert best(**question, use=("zeroth_order",)).columns["zeroth_order"] == 1
+    assert best(**question, use=("zeroth_order",)).seconds < 0.1 * best(**question).seconds
+
+
+def test_states_beyond_the_device_make_a_plan() -> None:
+    """175B on one node of 16 small devices: 2.9 TB of states fit its host and storage only."""
+    question = {"model": "gpt-3-175b", "hw": "dgx-2", "workload": "finetune", "devices": 16,
+                "workload_changes": {"sequence": 2048, "recipe": "bf16-grads"}}  # fmt: skip
+    assert ask(**question).best is None
+    plan = best(**question, use=("zero_infinity",))
+    assert plan.columns["weights_host"] == 1
+    assert plan.columns["on_storage"] >= 1
+    assert plan.quality == 0.0
+
+
 def test_unknown_quality_is_never_chosen_on_a_budget() -> None:
     """Neither local steps nor quantised collectives are published for an 8B Llama, nor 4-bit weights for GPT-NeoX."""
     training = best(model="llama-3-8b", hw="two-regions", workload="pretrain", devices=256, max_quality_loss=0.5)

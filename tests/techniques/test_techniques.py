@@ -16,6 +16,7 @@ from perfmodel.insight.setting import Setting
 from perfmodel.network.library import Library, Protocol
 from perfmodel.phases.training import Step
 from perfmodel.serving.steady import Replica
+from perfmodel.specs.compressors import compressors
 from perfmodel.techniques import TECHNIQUES
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.local_steps import synchronisations
@@ -532,6 +533,15 @@ def test_sparse_lists_lose_to_the_ring_beyond_a_number_of_ranks() -> None:
     for ranks, (dense, sparse) in found.items():
         late = sparse["sync"] / (1.0 - 0.0037)
         assert late / dense["sync"] == pytest.approx(ranks * 0.008 / 8.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(compressors()))
+def test_every_compressor_sends_less_than_the_gradients(name: str) -> None:
+    """Among 64 ranks; and what it sends costs work to prepare."""
+    plain, packed = (sync_seconds(compressor=c) for c in ("none", name))
+    assert packed["sync"] + packed["plain"] < plain["sync"]
+    record = compressors()[name]
+    assert record.value("gradient_traffic") > (record.gradients_wire or 0.0)
 
 
 def test_what_was_not_sent_is_kept_and_whole_gradients_stay_whole() -> None:
