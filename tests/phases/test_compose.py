@@ -150,7 +150,7 @@ def pipeline_simulation(p: int, m: int, forward: float, backward: float, v: int 
 
 
 def settled(p: int, m: int, v: int = 1, layers: int | None = None) -> SimpleNamespace:
-    layout = SimpleNamespace(virtual_stages=float(v), schedule=None)
+    layout = SimpleNamespace(virtual_stages=float(v), schedule=None, forward_passes=1.0, backward_passes=1.0)
     count = layers or p * v
     return SimpleNamespace(
         layout=layout, stages=float(p), micro_batches=float(m), layers=count, framework={},
