@@ -118,6 +118,8 @@ def _is_device(document: Document) -> bool:
     """Tell the two kinds of hardware file apart by their keys."""
     device = {"peak", "memory"} & document.data.keys()
     cluster = {"node", "nodes"} & document.data.keys()
+    if not device and not cluster and "groups" in document.data:
+        raise document.error("a fleet of unlike groups", allowed="perfmodel fleet plans it; here a device or a cluster")
     if not device and not cluster:
         raise document.error(
             "neither a device nor a cluster",

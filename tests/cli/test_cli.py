@@ -72,6 +72,21 @@ def test_plan_answers_training_and_serving_in_a_pipe() -> None:
     assert all(len(block.splitlines()) <= 46 for block in blocks)
 
 
+def test_a_fleet_is_planned_and_refused_elsewhere() -> None:
+    asked = ("--model", "gpt-3.6b", "--set-workload", "sequence=2048", "--set-workload", "global_batch=131072")
+    pins = ("--pin", "tp=1", "--pin", "pp=1", "--pin", "micro_batch=1", "--pin", "recompute=0", "--pin", "sharded=1")
+    text = run("fleet", "--hw", "holmes-hybrid", *asked, *pins)
+    assert (text.returncode, text.stderr) == (0, "")
+    assert "one pipeline through the groups" in text.stdout
+    assert "proven best" in text.stdout
+    found = json.loads(run("fleet", "--hw", "holmes-hybrid", *asked, *pins, "--json").stdout)
+    assert found["schema"] == "perfmodel.fleet/1"
+    assert sum(n for g in found["best"]["groups"] for n in g["layers"]) == 30
+    elsewhere = run("plan", "--model", "gpt-3.6b", "--hw", "hardware_specs/fleets/holmes-hybrid.yaml")
+    assert elsewhere.returncode == 2
+    assert "perfmodel fleet" in elsewhere.stderr
+
+
 def test_stdout_that_is_not_unicode_gets_ascii() -> None:
     done = run("specs", "show", "deepseek-v3", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
