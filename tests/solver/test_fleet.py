@@ -41,7 +41,12 @@ def test_equal_groups_are_one_cluster(tmp_path: Path) -> None:
     assert sum(layers) == 30
     assert best.seconds <= same.seconds * (1 + 1e-9), "the even split is one of those considered"
     if layers == [15, 15]:
-        assert best.seconds == pytest.approx(same.seconds, rel=1e-9)
+        mine, theirs = ({t.name: t.seconds for t in p.terms} for p in (best, same))
+        shared = set(mine) & set(theirs) - {"pipeline bubble"}  # which holds the hand-over of the other stage
+        assert shared >= {"matrix multiply", "gradient sync", "updated weights", "optimizer"}
+        assert {n: mine[n] for n in shared} == pytest.approx({n: theirs[n] for n in shared}, rel=1e-9)
+        assert set(mine) ^ set(theirs) == {"hand-over between groups", "stage hand-over"}, "which has its own library"
+        assert best.seconds == pytest.approx(same.seconds, rel=1e-3)
     assert sum(t.seconds for t in best.terms) == pytest.approx(best.seconds, rel=1e-9)
 
 
