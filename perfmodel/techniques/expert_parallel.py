@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_to_all
-from perfmodel.network.topology import Dim, Network
+from perfmodel.network.topology import Dim, Network, subgroup
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -34,14 +34,21 @@ def dims(x: Plan) -> Sequence[Dim]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Dispatch and combine of ``top_k`` copies of every token, per expert layer and pass."""
-    del x, machine
-    group = s.along("expert")
+    """Dispatch and combine of ``top_k`` copies of every token, per expert layer and pass.
+
+    Copies that the router keeps near travel inside the node only, the others over the whole group.
+    """
+    del x
+    group, near = s.along("expert"), s.layout.expert_locality
     seconds: Scalar = 0.0
     for moe, share in _moes(s.architecture):
         width = moe.latent or moe.hidden
         copies = s.sizes.tokens / s.sizes.sequence_split * moe.top_k * s.sizes.imbalance
-        seconds = seconds + share * 2.0 * all_to_all(net, group, copies * width * s.sizes.element_bytes)
+        moved = copies * width * s.sizes.element_bytes
+        spread = all_to_all(net, group, moved * (1.0 - near))
+        if not (isinstance(near, float) and near == 0.0):
+            spread = spread + all_to_all(net, subgroup(group, machine.per_node), moved * near)
+        seconds = seconds + share * 2.0 * spread
     if not _moes(s.architecture):
         return []
     seconds = seconds * (s.framework or {}).get("expert_exposed", 1.0)

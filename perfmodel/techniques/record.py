@@ -99,6 +99,8 @@ class Layout:
     sums_hidden: Callable[..., Scalar] | None = owner()
     """Function (settled, machine, bytes, reduce-scatter, all-gather seconds) -> seconds of a tensor-parallel sum that
     hide beside products; ``None`` hides nothing."""
+    expert_locality: Scalar = most()
+    """Share of the token copies that the router keeps inside the node on purpose [1]."""
     attention_engine: str = owner("main")
     """Engine that runs decode attention and holds the KV cache."""
     sub_batches: Scalar = product()

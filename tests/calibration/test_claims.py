@@ -32,6 +32,7 @@ KNOWN_TO_FAIL = {
     ("mixpe", "time, scaling operands over scaling sums"),
     ("neupims", "NeuPIMs over NPU only"),
     ("neupims", "NeuPIMs over naive NPU+PIM"),
+    ("t3_overlap", "memory traffic saved"),
     ("polca", "inference, servers more under the same supply"),
     ("scd", "decode, matrix products, five times the bandwidth"),
     ("squeezellm", "LLaMA-7B, A6000, 3 bits, fp16 over quantised"),
