@@ -18,5 +18,6 @@ def test_less_is_exchanged_the_more_stays_near() -> None:
     assert times[0] > 3.0 * times[-1]
 
 
-def test_inside_one_node_nothing_changes_but_a_second_launch() -> None:
-    assert exchanged(0.5, devices=8) == pytest.approx(exchanged(0.0, devices=8), rel=0.05)
+def test_inside_one_node_there_is_nothing_to_save() -> None:
+    """Two exchanges of half the copies each take no less than one of all."""
+    assert exchanged(0.5, devices=8) >= exchanged(0.0, devices=8) == pytest.approx(exchanged(1.0, devices=8))
