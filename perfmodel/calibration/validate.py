@@ -15,6 +15,7 @@ from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import Table, files_of, header_of, read_tables
+from perfmodel.calibration.serving_validate import is_serving, serving_reports
 from perfmodel.calibration.store import Chosen, Store, regime, shipped, store_of
 from perfmodel.calibration.training_validate import is_training, training_reports
 from perfmodel.errors import PerfmodelError, SpecError
@@ -68,7 +69,8 @@ def validate(
     """
     files = files_of(paths)
     runs = [path for path in files if is_training(header_of(path))]
-    tables = read_tables([path for path in files if path not in runs], own=device)
+    served = [path for path in files if is_serving(header_of(path))]
+    tables = read_tables([path for path in files if path not in (*runs, *served)], own=device)
     found = store or (shipped() if device is None else store_of(device))
     measured = [g for table in tables for g in table.groups if _possible(g)]
     if held_out == "rows":
@@ -79,7 +81,8 @@ def validate(
         predict = lambda group: predict_group(group, found)  # noqa: E731
     else:
         raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
-    return [report for table in tables for report in _reports(table, predict, worst)] + training_reports(runs)
+    kernels = [report for table in tables for report in _reports(table, predict, worst)]
+    return kernels + training_reports(runs) + serving_reports(served)
 
 
 def _possible(group: Group) -> bool:

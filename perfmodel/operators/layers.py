@@ -54,7 +54,8 @@ class Sizes:
     context_split : ranks that share a sequence's queries (context parallelism); keys are then exchanged.
     weight_split : ranks that share each matrix (tensor parallelism).
     sequence_split : ranks that share the activations between matrices (sequence parallelism).
-    expert_split : ranks that share the experts.
+    expert_split : data ranks that share the experts.
+    expert_tensor : tensor ranks that share the experts instead of the width of each.
     imbalance : load of the busiest expert rank over the mean [1].
     element_bytes, kv_bytes : bytes per activation and per cached number [B].
     weight_bytes : bytes per stored weight, scales included [B].
@@ -74,6 +75,7 @@ class Sizes:
     weight_split: Scalar = 1.0
     sequence_split: Scalar = 1.0
     expert_split: Scalar = 1.0
+    expert_tensor: Scalar = 1.0
     imbalance: Scalar = 1.0
     element_bytes: Scalar = 2.0
     kv_bytes: Scalar = 2.0
@@ -325,14 +327,15 @@ def _moe(f: Moe, s: Sizes) -> list[Call]:
     calls = []
     for linear in f.linears:
         calls.append(_product(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
-    everywhere = s.tokens * s.expert_split
-    presented = everywhere * (1.0 - (1.0 - 1.0 / s.expert_split) ** f.top_k)  # those with an expert on this rank
-    arriving = s.tokens * f.top_k * s.imbalance
-    busy = maximum(active_experts(f.experts, f.top_k, everywhere) / s.expert_split, 1.0)
+    everywhere, ranks = s.tokens * s.expert_split, s.expert_split * s.expert_tensor
+    presented = everywhere * (1.0 - (1.0 - 1.0 / ranks) ** f.top_k)  # those with an expert on this rank
+    arriving = s.tokens * f.top_k / s.expert_tensor * s.imbalance
+    busy = maximum(active_experts(f.experts, f.top_k, everywhere) / ranks, minimum(arriving, 1.0))
+    width = f.width * s.expert_tensor / s.weight_split
     weight_bytes, format, kernels = s.stored("experts")
     work = moe(
-        presented, f.latent or f.hidden, f.width / s.weight_split, expected_loads(arriving, busy),
-        experts=f.experts / s.expert_split, gated=float(f.gated), top_k=float(f.top_k), element_bytes=s.element_bytes,
+        presented, f.latent or f.hidden, width, expected_loads(arriving, busy),
+        experts=f.experts / ranks, gated=float(f.gated), top_k=float(f.top_k), element_bytes=s.element_bytes,
         weight_bytes=weight_bytes, input_bytes=minimum(s.element_bytes, storage(format).bytes), format=format,
     )  # fmt: skip
     calls.append(Call("experts", work._replace(kernels=kernels), 1.0, component="experts"))

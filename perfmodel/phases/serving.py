@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from perfmodel.elementwise import Scalar, where
+from perfmodel.elementwise import Scalar, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
@@ -87,6 +87,7 @@ def _sizes(
         context=context,
         weight_split=split_by(dims, "weights"),
         expert_split=split_by(dims, "experts"),
+        expert_tensor=minimum(layout.expert_tensor, split_by(dims, "weights")),
         weight_bytes=storage(name).bytes if layout.weights_bytes is None else layout.weights_bytes,
         kv_bytes=storage(workload.kv_format).bytes if layout.kv_bytes is None else layout.kv_bytes,
         unquantised=UNQUANTISED | kept,
@@ -112,7 +113,7 @@ def _settle(
     counts = layer_parameters(architecture)
     first, last = stage_layers(architecture.layers, stages)
     families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
-    context = float(workload.prompt + workload.output)
+    context = 1.0 * (workload.prompt + workload.output)
     kv_split = split_by(dims, "kv")
     return Settled(
         situation=situation,
@@ -236,8 +237,8 @@ def _settled_passes(
         context=workload.prompt + workload.output / 2.0, decode=True,
     )  # fmt: skip
     prefill = _sizes(
-        situation, dims, layout, sequences=1.0, queries=float(workload.prompt - workload.shared_prefix),
-        context=float(workload.prompt), decode=False,
+        situation, dims, layout, sequences=1.0, queries=1.0 * (workload.prompt - workload.shared_prefix),
+        context=1.0 * workload.prompt, decode=False,
     )  # fmt: skip
     both = (("decode", decode), ("prefill", prefill))
     first, second = (_Pass(n, _settle(situation, network, framework, dims, layout, z, per_rank)) for n, z in both)

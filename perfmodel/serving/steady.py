@@ -116,7 +116,7 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         passes.pass_seconds,
         passes.prefill_seconds,
         batch=s.batch,
-        output=float(situation.workload.output),
+        output=1.0 * situation.workload.output,
         stages=s.stages,
         tokens_per_pass=s.layout.tokens_per_pass,
         request_overhead=framework.get("request_overhead", 0.0),

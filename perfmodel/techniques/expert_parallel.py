@@ -1,8 +1,13 @@
-"""Expert parallelism: data ranks share the routed experts and exchange tokens before and after them."""
+"""Expert parallelism: data ranks share the routed experts and exchange tokens before and after them.
+
+Tensor ranks may hold whole experts, too, instead of a slice of each: they see the same tokens, so nothing travels but
+the sum that tensor parallelism makes anyway.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.machine.build import Machine
@@ -14,6 +19,9 @@ from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 
+EVERY = 2.0**40
+"""As many ranks as there are."""
+
 
 def _moes(architecture: Architecture) -> list[tuple[Moe, float]]:
     """Every kind of expert layer with its share of the layers."""
@@ -22,10 +30,18 @@ def _moes(architecture: Architecture) -> list[tuple[Moe, float]]:
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Powers of two up to the number of experts."""
+    """Powers of two up to the number of experts; serving, tensor ranks with slices of experts or with whole ones."""
     experts = min((moe.experts for moe, _ in _moes(situation.architecture)), default=1)
     most = min(experts, situation.devices, 256)
-    return (Axis.of("ep", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
+    found = (Axis.of("ep", [2**i for i in range(most.bit_length()) if 2**i <= most]),)
+    whole = (1.0, EVERY) if situation.phase == "serving" and experts > 1 else (1.0,)
+    return (*found, Axis.of("expert_tensor", whole))
+
+
+def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
+    """Tensor ranks that hold whole experts."""
+    del situation
+    return {"expert_tensor": x.expert_tensor}
 
 
 def dims(x: Plan) -> Sequence[Dim]:
@@ -55,12 +71,20 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     return [Term("expert exchange", slot, "network", passes * seconds, replayed=True) for slot, passes in s.slots]
 
 
+def describe(x: Plan) -> str:
+    """Ranks that share the experts."""
+    words = [f"ep {x.ep:g}"] if x.ep > 1 else []
+    if x.expert_tensor > 1:
+        words.append("whole experts on tensor ranks")
+    return ", ".join(words)
+
+
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     """Every rank holds the same number of experts."""
-    del s
     worst: Scalar = 1.0
+    ranks = x.ep * s.sizes.expert_tensor
     for moe, _ in _moes(situation.architecture):
-        worst = maximum(worst, ceil(moe.experts / x.ep) * x.ep / moe.experts)
+        worst = maximum(worst, ceil(moe.experts / ranks) * ranks / moe.experts)
     return {"experts": worst}
 
 
@@ -69,9 +93,11 @@ TECHNIQUE = Technique(
     summary="data ranks share the routed experts; tokens travel to them and back",
     source="D. Lepikhin et al. (GShard), arXiv:2006.16668",
     phases=frozenset({"training", "serving"}),
-    neutral={"ep": 1},
+    neutral={"ep": 1, "expert_tensor": 1.0},
     axes=axes,
     dims=dims,
+    layout=layout,
+    describe=describe,
     terms=terms,
     legal=legal,
 )

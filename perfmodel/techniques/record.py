@@ -105,6 +105,8 @@ class Layout:
     """Engine that runs decode attention and holds the KV cache."""
     sub_batches: Scalar = product()
     """Parts of the batch in flight at the same time, one per engine."""
+    expert_tensor: Scalar = owner(1.0)
+    """Tensor ranks that share the experts instead of the width of each; never more than there are."""
     verify_tokens: Scalar = owner(1.0)
     """Tokens per sequence in one decode pass."""
     tokens_per_pass: Scalar = product()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import sympy
@@ -14,6 +16,7 @@ from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.subjects import Unpredictable, engine_of
 from perfmodel.machine.engine import Constants
 from perfmodel.machine.kernels import MOE_HEIGHTS, kernel_lower_bound, kernel_time
+from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.operators.moe import (
     HEIGHTS,
     busiest,
@@ -27,6 +30,9 @@ from perfmodel.operators.moe import (
     summed,
 )
 from perfmodel.operators.work import Work
+from perfmodel.specs.architecture import Architecture
+from perfmodel.specs.locate import find_model
+from perfmodel.specs.model import load_model
 
 ROUTING = st.sampled_from([(2, 8), (8, 128), (8, 256), (10, 512), (4, 32), (1, 16), (6, 384)])
 TOKENS = st.sampled_from([1, 2, 4, 16, 48, 80, 256, 1024, 16384])
@@ -162,3 +168,17 @@ def test_a_fit_finds_the_constants_that_made_its_data() -> None:
     assert np.median(np.abs(fit.residuals)) < 0.01
     for name in ("compute_fraction", "memory_fraction", "launch"):
         assert fit.values[name] == pytest.approx(true[name], rel=0.12)
+
+
+def test_whole_experts_on_tensor_ranks_do_the_work_of_slices() -> None:
+    """Eight ranks with all experts sliced, or with an eighth of them whole: the same weights and operations in all."""
+    sizes = Sizes(sequences=64.0, queries=1.0, context=1024.0, weight_split=8.0, decode=True)
+    architecture = load_model(find_model("qwen3-235b-a22b")).architecture
+    for whole in (2.0, 8.0):
+        sliced, own = (_experts(architecture, s) for s in (sizes, replace(sizes, expert_tensor=whole)))
+        assert own.flops == pytest.approx(sliced.flops)
+        assert own.compulsory_bytes == pytest.approx(sliced.compulsory_bytes, rel=0.05)
+
+
+def _experts(architecture: Architecture, sizes: Sizes) -> Work:
+    return next(c.work for c in layer_calls(architecture, sizes) if c.component == "experts")

@@ -1,0 +1,145 @@
+"""Published serving runs predicted: rows that share a setup are evaluated as one block by the same code as plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibration.serving_rows import ServingRow, Setup
+from perfmodel.machine.build import Machine, build_machine
+from perfmodel.network.build import build_network
+from perfmodel.network.topology import Network
+from perfmodel.phases.memo import Memo
+from perfmodel.serving.steady import Replica, evaluate_serving
+from perfmodel.specs.framework import ServingFramework, load_framework
+from perfmodel.specs.overrides import override
+from perfmodel.specs.system import System, load_system
+from perfmodel.specs.workload import Slo
+from perfmodel.techniques import techniques_for
+from perfmodel.techniques.base import Situation, Technique, Term
+
+__all__ = ["Block", "Prediction", "blocks", "framework_of", "predict"]
+
+Array = NDArray[np.float64]
+Constants = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows with one setup, ready to be evaluated.
+
+    Parameters
+    ----------
+    rows : of one file or several.
+    order : place of every row in the list that was given.
+    situation, machine, network, techniques : what they run on.
+    framework : name of the software.
+    x : plan columns, one array each.
+    """
+
+    rows: tuple[ServingRow, ...]
+    order: tuple[int, ...]
+    situation: Situation
+    machine: Machine
+    network: Network
+    techniques: tuple[Technique, ...]
+    framework: str
+    x: SimpleNamespace
+    memo: Memo[list[Term]] = field(default_factory=Memo)
+
+    def evaluate(self, constants: Constants) -> Replica:
+        """The replica of every row under given framework constants."""
+        return evaluate_serving(
+            self.x, self.techniques, self.situation, self.machine, self.network, constants, self.memo
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted times per token and to the first token [s], output tokens per second, in the order of the rows."""
+
+    tpot: Array
+    ttft: Array
+    throughput: Array
+
+
+@lru_cache(maxsize=16)
+def framework_of(name: str) -> ServingFramework:
+    """Return the serving framework of that name."""
+    found = load_framework(name)
+    if not isinstance(found, ServingFramework):
+        raise TypeError(f"{name} does not serve")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _system(cluster: str, nodes: int) -> System:
+    """The cluster with at least so many nodes."""
+    system = load_system(cluster)
+    return override(system, {"nodes": float(nodes)}) if nodes > system.cluster.nodes.value else system
+
+
+def blocks(rows: Sequence[ServingRow]) -> list[Block]:
+    """Sort rows by setup and build what each needs."""
+    members: dict[Setup, list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault(row.setup, []).append(i)
+    return [_block(setup, [rows[i] for i in order], order) for setup, order in members.items()]
+
+
+def _devices(row: ServingRow) -> int:
+    return int(row.columns["tp"] * row.columns["ep"] * row.columns["pp"])
+
+
+def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
+    most = max(map(_devices, rows))
+    per_node = load_system(setup.cluster).cluster.node.accelerator.count
+    system = _system(setup.cluster, -(-most // per_node))
+    framework = framework_of(setup.framework)
+    machine = build_machine(system, framework.kernels, framework.covers)
+    techniques = techniques_for("serving")
+    columns: dict[str, Any] = {}
+    for technique in techniques:
+        for name, value in technique.neutral.items():
+            columns[name] = float(value) if isinstance(value, (int, float)) else value
+    for name in rows[0].columns:
+        columns[name] = np.array([row.columns[name] for row in rows])
+    workload = SimpleNamespace(
+        prompt=np.array([row.prompt for row in rows]),
+        output=np.array([row.output for row in rows]),
+        shared_prefix=0.0,
+        kv_format=setup.kv_format,
+        concurrency=None,
+        rate=None,
+        slo=Slo(),
+    )
+    situation = Situation("serving", setup.architecture, machine, workload, most)
+    network = build_network(system.cluster)
+    x = SimpleNamespace(**columns)
+    return Block(tuple(rows), tuple(order), situation, machine, network, techniques, setup.framework, x)
+
+
+def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] | None = None) -> Prediction:
+    """Predict the rows of all blocks.
+
+    Parameters
+    ----------
+    prepared : blocks of one list of rows.
+    constants : constants of a block's framework; by default those of its file.
+    """
+    prepared = list(prepared)
+    count = sum(len(block.rows) for block in prepared)
+    found = Prediction(np.empty(count), np.empty(count), np.empty(count))
+    for block in prepared:
+        chosen = framework_of(block.framework).constants if constants is None else constants(block)
+        replica = block.evaluate(chosen)
+        place = list(block.order)
+        found.tpot[place], found.ttft[place] = replica.tpot, replica.ttft
+        found.throughput[place] = replica.rate * block.situation.workload.output
+    return found

@@ -1,0 +1,177 @@
+"""Rows of serving tables: from published columns to a model, a machine, a framework, a request shape and a plan."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, model_of
+from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
+
+__all__ = ["HEADER", "ServingRow", "Setup", "layout_of", "read_row", "serving_rows"]
+
+HEADER = frozenset({"ttft_ms", "tpot_ms", "isl", "osl", "concurrency", "attention_dp_size", "mode"})
+"""Columns by which a table of closed-loop serving runs is recognised."""
+MILLI = 1e-3
+METRICS = ("tpot", "ttft", "throughput")
+NODE = 8
+"""Devices of one server: recorded layouts of a single replica do not exceed it outside rack-scale systems."""
+
+
+class Setup(NamedTuple):
+    """Everything but plan and request shape: rows with equal setups are predicted together."""
+
+    architecture: Architecture
+    cluster: str
+    framework: str
+    kv_format: str
+
+
+@dataclass(frozen=True)
+class ServingRow:
+    """One published serving run.
+
+    Parameters
+    ----------
+    line : line in the file.
+    origin, framework, device, dtype : as the file says.
+    cohort : what a deployment is: framework and version, model, precision, system and day.
+    setup : what is predicted together.
+    prompt, output : tokens of a request.
+    columns : plan columns; ``batch`` is the number of requests in flight on the replica.
+    measured : ``tpot``, ``ttft`` [s] and ``throughput`` [output tokens/s], those that are stated.
+    """
+
+    line: int
+    origin: str
+    framework: str
+    device: str
+    dtype: str
+    cohort: tuple[str, ...]
+    setup: Setup
+    prompt: float
+    output: float
+    columns: Mapping[str, float]
+    measured: Mapping[str, float]
+
+
+def _number(row: Mapping[str, str], name: str) -> float:
+    text = row.get(name, "").strip()
+    try:
+        value = float(text) if text else 0.0
+    except ValueError:
+        return 0.0
+    return value if 0.0 <= value < 1e12 else 0.0
+
+
+def _moe(architecture: Architecture) -> bool:
+    return any(isinstance(run.layer.ffn, Moe) for run in architecture.runs)
+
+
+def layout_of(row: Mapping[str, str], architecture: Architecture) -> dict[str, float]:
+    """Plan columns of a recorded layout: ``tp``, ``ep`` (attention data ranks), ``expert_tensor``, ``pp``.
+
+    Some dumps multiply the degree of tensor parallelism by that of expert parallelism; the identifier (``tp8_ep8``)
+    then still says how many devices there were.
+
+    Raises
+    ------
+    Unpredictable
+        If the heads do not divide: the recorded degree is then the device count of a whole deployment.
+    """
+    tp, pp = max(1.0, _number(row, "tp_size")), max(1.0, _number(row, "pp_size"))
+    experts = _moe(architecture)
+    width, split = max(1.0, _number(row, "moe_tp_size")), max(1.0, _number(row, "moe_ep_size"))
+    data = _number(row, "attention_dp_size") or _attention_data(row, tp, width * split if experts else 1.0)
+    named = re.search(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_|$)", row.get("id", ""))
+    if named and experts:
+        tp, data, split = _named(float(named[1]), float(named[2]), tp, data)
+    elif tp > 1 and data > 1 and split == tp * data:
+        data, split = 1.0, tp
+    elif tp * data > NODE and tp * data == width * split and width == split:
+        tp, data = (width, 1.0) if tp > 1 else (1.0, width)
+    heads = [r.layer.mixer.heads for r in architecture.runs if isinstance(r.layer.mixer, (Attention, LatentAttention))]
+    if any(h % tp for h in heads):
+        raise Unpredictable("the recorded tensor ranks do not divide the heads: they count a whole deployment")
+    ranks = tp * data
+    split = min(split, ranks) if experts else 1.0
+    return {"tp": tp, "ep": data if experts else 1.0, "expert_tensor": max(1.0, split / data), "pp": pp, "data": data}
+
+
+def _attention_data(row: Mapping[str, str], tp: float, ranks: float) -> float:
+    """Attention data ranks where none are recorded: ranks of the experts over those of attention."""
+    return ranks / tp if ranks > tp and ranks % tp == 0 else 1.0
+
+
+def _named(devices: float, experts: float, tp: float, data: float) -> tuple[float, float, float]:
+    """(tensor ranks, data ranks, expert ranks) of a replica of so many devices."""
+    if tp == 1 and data > 1:
+        return 1.0, devices, experts
+    return devices, 1.0, experts
+
+
+def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
+    """Translate one row.
+
+    Raises
+    ------
+    Unpredictable
+        With the reason why there is no prediction.
+    """
+    if row.get("mode") == "disagg":
+        raise Unpredictable("disaggregated: prefill and decode workers")
+    architecture = model_of(row)
+    layout = layout_of(row, architecture)
+    data = layout.pop("data")
+    batch = _number(row, "concurrency") or _number(row, "batch_size") * data
+    prompt, output = _number(row, "isl"), _number(row, "osl")
+    if batch < 1 or prompt < 1 or output < 2:
+        raise Unpredictable("the concurrency or the lengths are not stated")
+    setup = Setup(
+        architecture, cluster_of(row.get("system", "")), framework_of(row.get("framework", "")), cache_format(row)
+    )
+    names = ("framework", "backend_version", "model", "precision", "system", "measured_date")
+    return ServingRow(
+        line=line,
+        origin=re.split("[:@]", row.get("source", ""), maxsplit=1)[0] or "unnamed",
+        framework=row.get("framework", ""),
+        device=row.get("system", ""),
+        dtype=row.get("precision", "") or "unstated",
+        cohort=tuple(row.get(n, "") for n in names),
+        setup=setup,
+        prompt=prompt,
+        output=output,
+        columns={**layout, "batch": max(batch, data)},
+        measured=_measured(row, batch, output),
+    )
+
+
+def _measured(row: Mapping[str, str], batch: float, output: float) -> dict[str, float]:
+    tpot, ttft = _number(row, "tpot_ms") * MILLI, _number(row, "ttft_ms") * MILLI
+    stated = {"tpot": tpot, "ttft": ttft}
+    if tpot and ttft:
+        stated["throughput"] = batch * output / (ttft + (output - 1.0) * tpot)
+    return {name: value for name, value in stated.items() if value > 0.0}
+
+
+def serving_rows(path: Path) -> tuple[list[ServingRow], dict[tuple[str, str, str, str], dict[str, int]]]:
+    """Rows that can be predicted, and the others counted by (source, framework, device, format) and reason."""
+    rows: list[ServingRow] = []
+    skipped: dict[tuple[str, str, str, str], dict[str, int]] = {}
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        reader: Iterable[dict[str, str]] = csv.DictReader(lines)
+        for line, given in enumerate(reader, start=2):
+            row = {name: value or "" for name, value in given.items() if name}
+            try:
+                rows.append(read_row(line, row))
+            except Unpredictable as reason:
+                origin = re.split("[:@]", row.get("source", ""), maxsplit=1)[0] or "unnamed"
+                key = (origin, row.get("framework", ""), row.get("system", ""), row.get("precision", "") or "unstated")
+                counts = skipped.setdefault(key, {})
+                counts[str(reason)] = counts.get(str(reason), 0) + 1
+    return rows, skipped

@@ -1,0 +1,134 @@
+"""What is known about the sources of serving tables: ``serving_sources.yaml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from perfmodel.calibration.model import Unpredictable
+from perfmodel.errors import PerfmodelError
+from perfmodel.specs.architecture import Architecture
+from perfmodel.specs.facts import Spec
+from perfmodel.specs.load import parse
+from perfmodel.specs.locate import find_model
+from perfmodel.specs.model import load_model
+from perfmodel.specs.yamlfile import read
+
+__all__ = ["cache_format", "cluster_of", "framework_of", "model_of", "sources"]
+
+Part = Literal["attention", "router", "shared", "mlp", "experts", "head"]
+
+
+class MachineEntry(Spec):
+    """Cluster that a recorded system stands for."""
+
+    gpu: str
+    cluster: str
+
+
+class ModelEntry(Spec):
+    """Model file that a recorded name means, where its own aliases do not say it."""
+
+    name: str
+    model: str
+
+
+class FrameworkEntry(Spec):
+    """Framework file that a recorded name means."""
+
+    name: str
+    framework: str
+
+
+class CacheEntry(Spec):
+    """Format of the key-value cache."""
+
+    when: dict[str, str]
+    format: str
+    why: str
+
+
+class WeightEntry(Spec):
+    """Format of the weights, and the components that stay in 16 bits."""
+
+    when: dict[str, str]
+    format: str
+    keep: tuple[Part, ...]
+    why: str
+
+
+class Sources(Spec):
+    """Contents of ``serving_sources.yaml``."""
+
+    machines: tuple[MachineEntry, ...]
+    models: tuple[ModelEntry, ...]
+    frameworks: tuple[FrameworkEntry, ...]
+    caches: tuple[CacheEntry, ...]
+    weights: tuple[WeightEntry, ...]
+
+
+@lru_cache(maxsize=1)
+def sources() -> Sources:
+    """What is known about the sources of serving tables."""
+    return parse(Sources, read(Path(__file__).with_name("serving_sources.yaml")))
+
+
+def _fits(when: Mapping[str, str], row: Mapping[str, str]) -> bool:
+    return all(re.search(p, row.get(c, ""), re.IGNORECASE) for c, p in when.items())
+
+
+def cluster_of(system: str) -> str:
+    """Cluster file of a recorded system.
+
+    Raises
+    ------
+    Unpredictable
+        If none stands for it.
+    """
+    for entry in sources().machines:
+        if re.search(entry.gpu, system, re.IGNORECASE):
+            return entry.cluster
+    raise Unpredictable(f"no machine is known for {system or 'an unnamed system'}")
+
+
+def framework_of(name: str) -> str:
+    """Framework file of a recorded name; ``Unpredictable`` if none stands for it."""
+    for entry in sources().frameworks:
+        if re.search(entry.name, name, re.IGNORECASE):
+            return entry.framework
+    raise Unpredictable(f"no serving framework is called {name or '(unnamed)'}")
+
+
+def cache_format(row: Mapping[str, str]) -> str:
+    """Format of the key-value cache of a row."""
+    return next(e.format for e in sources().caches if _fits(e.when, row))
+
+
+@lru_cache(maxsize=256)
+def _architecture(name: str) -> Architecture:
+    bare = name.rsplit("/", 1)[-1]
+    short = re.sub(r"-(instruct|fp8|fp4|nvfp4)(?=-|$)", "", bare.casefold())
+    known = (e.model for e in sources().models if re.search(e.name, short, re.IGNORECASE))
+    for candidate in (*known, short, bare):
+        try:
+            return load_model(find_model(candidate)).architecture
+        except PerfmodelError:
+            continue
+    raise Unpredictable(f"no model file is called {bare or '(unnamed)'}")
+
+
+def model_of(row: Mapping[str, str]) -> Architecture:
+    """Architecture of a row with its weights in the recorded precision.
+
+    Raises
+    ------
+    Unpredictable
+        If no model file has that name.
+    """
+    found = _architecture(row.get("model", ""))
+    entry = next(e for e in sources().weights if _fits(e.when, row))
+    return replace(found, weight_format=entry.format, unquantised=entry.keep)

@@ -1,0 +1,116 @@
+"""Errors of predicted serving runs, by source, framework, device and format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibration.reports import GroupReport, Worst, errors_of
+from perfmodel.calibration.serving import Block, Constants, Prediction, blocks, framework_of, predict
+from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, serving_rows
+
+__all__ = ["is_serving", "serving_reports", "set_aside"]
+
+Array = NDArray[np.float64]
+Head = tuple[str, str, str, str, str, str, str]
+"""File, operator, source, framework, device, format, metric."""
+_WORST = 3
+_RUNNING = 0.6
+"""Share of the clients' requests that must run at the same time for a row to tell of that batch."""
+QUEUED = "the server ran fewer requests than the clients had open (Little's law): another batch"
+
+
+def is_serving(header: frozenset[str]) -> bool:
+    """Whether a table with these columns holds serving runs."""
+    return header >= HEADER
+
+
+def serving_reports(files: Sequence[Path], constants: Callable[[Block], Constants] | None = None) -> list[GroupReport]:
+    """Predict the rows of serving tables and report the errors.
+
+    Parameters
+    ----------
+    files : tables with the columns of :data:`perfmodel.calibration.serving_rows.HEADER`.
+    constants : constants of a block's framework; by default those of its file.
+    """
+    reports: list[GroupReport] = []
+    for path in files:
+        rows, skipped = serving_rows(path)
+        reports += _of_file(str(path), rows, predict(blocks(rows), constants), skipped)
+    return reports
+
+
+def running_share(row: ServingRow) -> float:
+    """Share of the open requests that were being decoded, by Little's law; 1 where a latency is missing."""
+    tpot, ttft = row.measured.get("tpot"), row.measured.get("ttft")
+    if not tpot or not ttft:
+        return 1.0
+    return tpot * row.output / (ttft + tpot * row.output)
+
+
+def set_aside(rows: Sequence[ServingRow], metric: str) -> dict[int, str]:
+    """Rows whose measurement is of something else than the row says, by place, with the physical reason."""
+    if metric == "throughput":
+        return {}
+    return {i: QUEUED for i, row in enumerate(rows) if running_share(row) < _RUNNING}
+
+
+def _of_file(
+    file: str,
+    rows: Sequence[ServingRow],
+    made: Prediction,
+    skipped: Mapping[tuple[str, str, str, str], Mapping[str, int]],
+) -> list[GroupReport]:
+    groups: dict[tuple[str, str, str, str], list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault((row.origin, row.framework, row.device, row.dtype), []).append(i)
+    reports = []
+    for key in sorted({*groups, *skipped}):
+        origin, framework, device, dtype = key
+        members, reasons = groups.get(key, []), dict(skipped.get(key, {}))
+        own = [rows[i] for i in members]
+        for metric in METRICS:
+            head = (file, "serving", origin, framework, device, dtype, metric)
+            predicted = getattr(made, metric)[members]
+            reports.append(_report(head, own, predicted, reasons))
+    return reports
+
+
+def _report(head: Head, rows: Sequence[ServingRow], predicted: Array, skipped: dict[str, int]) -> GroupReport:
+    metric, total = head[-1], len(rows) + sum(skipped.values())
+    measured = np.array([row.measured.get(metric, np.nan) for row in rows])
+    known = np.isfinite(measured)
+    aside = {i: why for i, why in set_aside(rows, metric).items() if known[i]}
+    kept = known.copy()
+    kept[list(aside)] = False
+    reasons = dict(skipped)
+    for why in aside.values():
+        reasons[why] = reasons.get(why, 0) + 1
+    if not known.all():
+        reasons[f"no {metric} is stated"] = int((~known).sum())
+    if not kept.any():
+        return GroupReport(*head, total, 0, reasons)
+    error = predicted / measured - 1.0
+    found = errors_of(error[kept])
+    whole = {"rows": int(known.sum()), **errors_of(error[known])}
+    order = [i for i in np.argsort(-np.abs(np.log1p(np.where(known, error, 0.0)))) if kept[i]][:_WORST]
+    return GroupReport(
+        *head,
+        total,
+        int(kept.sum()),
+        reasons,
+        median_abs_error=found["median_abs_error"],
+        p90_abs_error=found["p90_abs_error"],
+        mean_error=found["mean_error"],
+        tier=framework_of(rows[0].setup.framework).version,
+        subsets={"all rows": whole},
+        worst=tuple(_worst(rows[i], float(measured[i]), float(predicted[i])) for i in order),
+    )
+
+
+def _worst(row: ServingRow, measured: float, predicted: float) -> Worst:
+    sizes = {**row.columns, "prompt": row.prompt, "output": row.output}
+    return Worst(row.line, measured, predicted, sizes)

@@ -1,0 +1,92 @@
+"""Rows of serving tables: layouts that dumps record wrongly, rows set aside, and what validate says about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.serving_rows import layout_of, read_row
+from perfmodel.calibration.serving_sources import model_of
+from perfmodel.calibration.serving_validate import running_share, serving_reports
+from perfmodel.cli.main import run
+from perfmodel.specs.architecture import Moe
+
+COLUMNS = [
+    *("id", "framework", "backend_version", "model", "system", "precision", "mode", "isl", "osl", "batch_size"),
+    *("tp_size", "pp_size", "attention_dp_size", "moe_tp_size", "moe_ep_size", "ttft_ms", "tpot_ms", "concurrency"),
+    *("measured_date", "source"),
+]
+EXPERTS = "deepseek-ai/DeepSeek-R1"
+DENSE = "meta-llama/Llama-3.1-70B"
+
+
+def row(**changes: object) -> dict[str, str]:
+    """A serving run of Llama 70B on two H200."""
+    usual = {
+        "id": "a_tp2_ep1_1", "framework": "vllm", "model": DENSE, "system": "h200_sxm", "precision": "fp8",
+        "mode": "agg", "isl": 1024, "osl": 1024, "batch_size": 16, "tp_size": 2.0, "pp_size": 1.0,
+        "attention_dp_size": 1.0, "moe_tp_size": 2.0, "moe_ep_size": 1.0, "ttft_ms": 150.0, "tpot_ms": 16.0,
+        "concurrency": 16.0, "source": "someone:there",
+    }  # fmt: skip
+    return {name: str({**usual, **changes}.get(name, "")) for name in COLUMNS}
+
+
+def table(path: Path, *rows: dict[str, str]) -> Path:
+    """Write rows to a table."""
+    path.write_text("\n".join([",".join(COLUMNS), *(",".join(r[c] for c in COLUMNS) for r in rows)]) + "\n")
+    return path
+
+
+def layout(**changes: object) -> dict[str, float]:
+    """Layout of a row of DeepSeek."""
+    given = row(model=EXPERTS, **changes)
+    return layout_of(given, model_of(given))
+
+
+def test_degrees_recorded_as_a_product_are_those_of_the_identifier() -> None:
+    """A replica of 8 devices: 64 is 8 tensor ranks times 8 expert ranks, counted twice."""
+    plain = layout(id="x_tp8_ep8_1", tp_size=8, moe_tp_size=1, moe_ep_size=8)
+    assert layout(id="x_tp8_ep8_1", tp_size=64, moe_tp_size=8, moe_ep_size=8) == plain
+    assert (plain["tp"], plain["ep"], plain["expert_tensor"]) == (8, 1, 8)
+    shared = layout(id="x_tp8_ep8_1", tp_size=1, attention_dp_size=64, moe_tp_size=8, moe_ep_size=8)
+    assert (shared["tp"], shared["ep"], shared["expert_tensor"]) == (1, 8, 1)
+
+
+def test_ranks_that_do_not_divide_the_heads_are_no_replica() -> None:
+    """Twelve tensor ranks cannot share 128 heads: the table counts a whole deployment."""
+    with pytest.raises(Unpredictable, match="heads"):
+        layout(id="x", tp_size=12, moe_tp_size=12)
+
+
+def test_weights_are_in_the_recorded_precision() -> None:
+    """Released checkpoints of expert models keep attention in 16 bits when the experts have four."""
+    four = model_of(row(model=EXPERTS, precision="fp4"))
+    assert four.weight_format == "nvfp4"
+    assert "attention" in four.unquantised
+    assert model_of(row(precision="")).weight_format == "bf16"
+    assert any(isinstance(r.layer.ffn, Moe) for r in four.runs)
+
+
+def test_rows_whose_server_queued_requests_are_set_aside_but_counted(tmp_path: Path) -> None:
+    """By Little's law few requests ran when most of a request's life was waiting for its first token."""
+    queued = row(ttft_ms=60000.0)
+    assert running_share(read_row(2, queued)) < 0.3 < running_share(read_row(2, row()))
+    reports = {r.metric: r for r in serving_reports([table(tmp_path / "t.csv", row(), queued)])}
+    assert (reports["tpot"].predicted, reports["tpot"].subsets["all rows"]["rows"]) == (1, 2)
+    assert reports["throughput"].predicted == 2
+    assert any("Little" in reason for reason in reports["ttft"].skipped)
+
+
+def test_validate_reports_three_metrics_and_every_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a user would run it; nothing that cannot be predicted is dropped silently."""
+    rows = (row(), row(mode="disagg"), row(model="nobody/none-7b"), row(system="abacus"), row(isl="inf"), row(osl=""))
+    assert run(["validate", "--json", str(table(tmp_path / "t.csv", *rows))]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {r["metric"] for r in found} == {"tpot", "ttft", "throughput"}
+    for metric in ("tpot", "ttft", "throughput"):
+        own = [r for r in found if r["metric"] == metric]
+        assert sum(r["rows"] for r in own) == len(rows)
+        assert sum(r["predicted"] + sum(r["skipped"].values()) for r in own) == len(rows)
