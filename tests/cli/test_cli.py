@@ -328,3 +328,12 @@ def test_specs_check_reads_folders_and_names_each_bad_file(capsys: pytest.Captur
     assert (code, out) == (2, "")
     assert "a.yaml" in err
     assert "b.yaml" in err
+
+
+def test_claims_keep_their_report_where_there_is_a_folder_for_it(tmp_path: Path) -> None:
+    one = run("claims", "tokenring", cwd=tmp_path)
+    assert one.returncode == 0
+    assert list(tmp_path.iterdir()) == [], "one claim, no folder: nothing is written"
+    done = run("claims", "tokenring", "--report", "mine.md", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "wrote mine.md"
+    assert "tokenring" in (tmp_path / "mine.md").read_text(encoding="utf-8")
