@@ -11,7 +11,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
-from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.layers import Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, gathered, uncovered
@@ -23,7 +23,18 @@ from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, split_by
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["Passes", "check_passes", "evaluate_passes", "settle_passes", "weight_format"]
+__all__ = [
+    "Passes",
+    "check_passes",
+    "evaluate_passes",
+    "mixes_tokens",
+    "pass_sizes",
+    "pass_terms",
+    "pass_tree",
+    "settle_pass",
+    "settle_passes",
+    "weight_format",
+]
 
 SAMPLED_LOGIT_BYTES = 8.0
 """Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
@@ -71,7 +82,7 @@ def _kernels(stored: str, compute: str, main: Engine) -> str:
     return stored
 
 
-def _sizes(
+def pass_sizes(
     situation: Situation, dims: tuple[Dim, ...], layout: Layout, *, sequences: Scalar, queries: Scalar, context: Scalar,
     decode: bool,
 ) -> Sizes:  # fmt: skip
@@ -98,7 +109,7 @@ def _sizes(
     )
 
 
-def _settle(
+def settle_pass(
     situation: Situation,
     network: Network,
     framework: Mapping[str, float],
@@ -144,11 +155,22 @@ def _settle(
     )
 
 
-def _pass_terms(s: Settled, machine: Machine, framework: Mapping[str, float]) -> list[Term]:
-    """Terms of the model in one pass."""
+def pass_terms(
+    s: Settled, machine: Machine, framework: Mapping[str, float], *, rows: Scalar | None = None, mixers: bool = True
+) -> list[Term]:
+    """Terms of the model in one pass.
+
+    Parameters
+    ----------
+    s, machine, framework : the settled pass, and what it runs on.
+    rows : sequences that a token is sampled for; by default all of the pass.
+    mixers : with what looks at other tokens (attention cores, recurrent scans), or only with the rest of the layers.
+    """
     calls = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
-    head = head_calls(s.architecture, s.sizes, rows=s.sizes.sequences, logit_bytes=SAMPLED_LOGIT_BYTES)
-    terms = call_terms(calls, "layer", machine, core_engine=s.layout.attention_engine)
+    sampled = s.sizes.sequences if rows is None else rows
+    head = head_calls(s.architecture, s.sizes, rows=sampled, logit_bytes=SAMPLED_LOGIT_BYTES)
+    kept = calls if mixers else [c for c in calls if not mixes_tokens(c)]
+    terms = call_terms(kept, "layer", machine, core_engine=s.layout.attention_engine)
     terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine)
     terms += call_terms(head, "head", machine)
     operations = sum(c.share for c in calls if c.component != "elementwise") + 2.0
@@ -157,7 +179,12 @@ def _pass_terms(s: Settled, machine: Machine, framework: Mapping[str, float]) ->
     return terms
 
 
-def _tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool) -> Node:
+def mixes_tokens(call: Call) -> bool:
+    """Whether an operator looks at other tokens of the sequence than the one it computes."""
+    return call.region == "attention core" or call.component == "state space"
+
+
+def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool) -> Node:
     """A pass through all stages: for a batch cut into one part per stage, or one prompt's latency."""
     by_slot: dict[str, list[Term]] = {}
     for term in terms:
@@ -232,16 +259,16 @@ def _settled_passes(
     dims, layout, _ = declare(techniques, x, situation)
     per_rank = x.batch / split_by(dims, "batch")
     parts = split_by(dims, "layers") * layout.sub_batches
-    decode = _sizes(
+    decode = pass_sizes(
         situation, dims, layout, sequences=per_rank / parts, queries=layout.verify_tokens,
         context=workload.prompt + workload.output / 2.0, decode=True,
     )  # fmt: skip
-    prefill = _sizes(
+    prefill = pass_sizes(
         situation, dims, layout, sequences=1.0, queries=1.0 * (workload.prompt - workload.shared_prefix),
         context=1.0 * workload.prompt, decode=False,
     )  # fmt: skip
     both = (("decode", decode), ("prefill", prefill))
-    first, second = (_Pass(n, _settle(situation, network, framework, dims, layout, z, per_rank)) for n, z in both)
+    first, second = (_Pass(n, settle_pass(situation, network, framework, dims, layout, z, per_rank)) for n, z in both)
     return first, second
 
 
@@ -297,14 +324,14 @@ def evaluate_passes(
         s = settled[part.name] = part.settled
         small, expand = collapse(s.sizes)
         key = (part.name, s.layout.attention_engine, small)
-        own = memo.get(key, partial(_pass_terms, replace(s, sizes=small), machine, framework))
+        own = memo.get(key, partial(pass_terms, replace(s, sizes=small), machine, framework))
         own = gathered(own, expand, power=power) if expand else list(own)
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
     host = framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * s.batch
-    decode = _tree(s, terms["decode"], host, latency=False)
-    prefill = _tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
+    decode = pass_tree(s, terms["decode"], host, latency=False)
+    prefill = pass_tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
     ledgers = {
         stage: _ledger(s, machine, lines, framework, s.batch, first=stage == "first") for stage in ("first", "last")
     }

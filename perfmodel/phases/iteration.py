@@ -1,0 +1,118 @@
+"""One iteration of continuous batching: some sequences decode, and chunks of prompts share the pass with them.
+
+Matrices see every token of the iteration as one product; attention runs once over the decoding sequences and once over
+the chunks. An iteration without chunks is the decode pass of a plan, one without decoding sequences its prefill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from perfmodel.elementwise import Scalar
+from perfmodel.machine.build import Machine
+from perfmodel.network.topology import Network
+from perfmodel.operators.layers import Sizes, layer_calls
+from perfmodel.phases.compose import add_up
+from perfmodel.phases.emit import call_terms, uncovered
+from perfmodel.phases.serving import mixes_tokens, pass_sizes, pass_terms, pass_tree, settle_pass
+from perfmodel.phases.settle import declare
+from perfmodel.techniques.base import Situation, Technique, Term
+from perfmodel.techniques.settled import Plan, Settled, split_by
+from perfmodel.units import Seconds
+
+__all__ = ["Iteration"]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Times of the iterations of one replica plan; every number may be an array, all of one shape.
+
+    Sequences and tokens are those of the whole replica: ranks that share its batch get equal parts, and so do the
+    micro-batches that fill its pipeline stages.
+
+    Parameters
+    ----------
+    x : the plan; its ``batch`` is not read.
+    techniques, situation, machine, network, framework : as in :func:`perfmodel.phases.serving.evaluate_passes`.
+    """
+
+    x: Plan
+    techniques: Sequence[Technique]
+    situation: Situation
+    machine: Machine
+    network: Network
+    framework: Mapping[str, float]
+
+    @property
+    def tokens_per_pass(self) -> Scalar:
+        """Tokens that a sequence gains per decode pass (more than one with speculation)."""
+        return declare(self.techniques, self.x, self.situation)[1].tokens_per_pass
+
+    def decode(self, sequences: Scalar, context: Scalar) -> Seconds:
+        """An iteration that only decodes [s]; ``context`` is the mean over the sequences, new token included."""
+        s = self._settled(sequences, sequences, context=context, decode=True)
+        return pass_tree(s, self._terms(s), self._host(s.batch), latency=False).elapsed()
+
+    def mixed(self, tokens: Scalar, rows: Scalar, mixers: Seconds) -> Seconds:
+        """An iteration with chunks [s].
+
+        Parameters
+        ----------
+        tokens : new tokens, decoded and of prompts.
+        rows : sequences that take part, each of which a token is sampled for.
+        mixers : time of attention and scans in an average layer, from :meth:`decode_mixers` and
+            :meth:`chunk_mixers` [s].
+        """
+        s = self._settled(rows, 1.0, queries=tokens, context=tokens, decode=False)
+        terms = pass_terms(s, self.machine, self.framework, rows=rows / self._shares(s), mixers=False)
+        terms.append(Term("attention", "layer", "main", mixers))
+        return pass_tree(s, terms + self._added(s), self._host(s.batch), latency=False).elapsed()
+
+    def decode_mixers(self, sequences: Scalar, context: Scalar) -> Seconds:
+        """Attention and scans of an average layer for decoding sequences of a mean context [s]."""
+        return self._mixers(self._settled(sequences, sequences, context=context, decode=True))
+
+    def chunk_mixers(self, sequences: Scalar, queries: Scalar, context: Scalar) -> Seconds:
+        """Attention and scans of an average layer for ``sequences`` chunks of ``queries`` tokens each [s].
+
+        ``context`` counts the keys that the last query of a chunk sees.
+        """
+        return self._mixers(self._settled(1.0, sequences, queries=queries, context=context, decode=False))
+
+    def _settled(
+        self, batch: Scalar, sequences: Scalar, *, queries: Scalar | None = None, context: Scalar, decode: bool
+    ) -> Settled:
+        """The settled pass of one rank and micro-batch.
+
+        Chunks are cut along their tokens, since there may be fewer of them than ranks.
+        """
+        dims, layout, _ = declare(self.techniques, self.x, self.situation)
+        ranks = split_by(dims, "batch")
+        parts = ranks * split_by(dims, "layers") * (layout.sub_batches if decode else 1.0)
+        sizes: Sizes = pass_sizes(
+            self.situation, dims, layout,
+            sequences=sequences / parts if queries is None else sequences,
+            queries=layout.verify_tokens if queries is None else queries / parts,
+            context=context, decode=decode,
+        )  # fmt: skip
+        return settle_pass(self.situation, self.network, self.framework, dims, layout, sizes, batch / ranks)
+
+    def _shares(self, s: Settled) -> Scalar:
+        return split_by(s.dims, "batch") * s.stages
+
+    def _terms(self, s: Settled) -> list[Term]:
+        return pass_terms(s, self.machine, self.framework) + self._added(s)
+
+    def _added(self, s: Settled) -> list[Term]:
+        return [term for t in self.techniques for term in t.terms(self.x, s, self.machine, self.network)]
+
+    def _mixers(self, s: Settled) -> Seconds:
+        calls = uncovered(layer_calls(s.architecture, s.sizes), self.machine, s.layout.attention_engine)
+        found = [c for c in calls if mixes_tokens(c)]
+        engine = s.layout.attention_engine
+        return add_up([t.seconds for t in call_terms(found, "layer", self.machine, core_engine=engine)])
+
+    def _host(self, batch: Scalar) -> Seconds:
+        framework = self.framework
+        return framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * batch

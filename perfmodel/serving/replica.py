@@ -1,0 +1,374 @@
+"""One replica under load, iteration by iteration, with runs of alike iterations taken in one step.
+
+Between two events (an arrival, a request that ends, blocks that run out, a knot of the tables) the decoding sequences
+stay the same and their contexts grow by one token each iteration, so the times of the iterations are an arithmetic
+series: how many fit before the event, and how long they take, has a closed form. The result is that of stepping
+through them one by one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from heapq import heappop, heappush
+
+from perfmodel.serving.pool import Pool
+from perfmodel.serving.schedulers import Scheduler
+from perfmodel.serving.statistics import Totals
+from perfmodel.serving.tables import IterationTables
+
+__all__ = ["Replica", "Request"]
+
+WAITING, PREFILLING, DECODING, DONE = range(4)
+FOREVER = 1 << 60
+SHARE_FIRST, SHARE_LEAST, SHARE_STEPS = 0.7, 0.098, 600
+"""Share of what running requests may still produce that SGLang keeps free: at first, at least, and decode steps between
+(``new_token_ratio``)."""
+
+
+class Request:
+    """One request on its way.
+
+    Parameters
+    ----------
+    number : its place in the trace.
+    arrival : when it came [s].
+    prompt, output : tokens.
+    prefix : hashes of the leading blocks of the prompt.
+    """
+
+    __slots__ = (
+        "arrival", "base", "blocks", "computed", "ends", "first", "latest", "made", "number", "output", "prefix", "prompt",
+        "shared", "state",
+    )  # fmt: skip
+
+    def __init__(self, number: int, arrival: float, prompt: int, output: int, prefix: tuple[int, ...] = ()) -> None:
+        self.number, self.arrival, self.prompt, self.output = number, arrival, prompt, output
+        self.prefix = prefix
+        self.state = WAITING
+        self.made = 0
+        """Tokens produced before this admission."""
+        self.computed = 0
+        """Tokens whose keys and values are there."""
+        self.base = 0
+        """Context minus the replica's count of decode iterations."""
+        self.ends = 0
+        """Count of decode iterations at which it is complete."""
+        self.blocks = 0
+        """Blocks of its own that do not grow: all of them where the whole request is reserved, else its state."""
+        self.shared: list[int] = []
+        """Hash blocks of the prefix cache that it holds."""
+        self.first = -1.0
+        self.latest = -1.0
+        """When the latest token came, if it was then preempted [s]."""
+
+
+class Replica:
+    """A replica with its waiting line, its running requests and its KV blocks.
+
+    Parameters
+    ----------
+    tables : times of the iterations.
+    scheduler : rules of the engine.
+    pool : KV blocks, with the prefix cache.
+    totals : where results go.
+    admission_seconds : host time of every admission, added to its iteration [s].
+    stepping : take every iteration by itself (for tests).
+    """
+
+    def __init__(
+        self, tables: IterationTables, scheduler: Scheduler, pool: Pool, totals: Totals, *,
+        admission_seconds: float = 0.0, stepping: bool = False,
+    ) -> None:  # fmt: skip
+        self.tables, self.scheduler, self.pool, self.totals = tables, scheduler, pool, totals
+        self.admission_seconds, self.stepping = admission_seconds, stepping
+        self.time = 0.0
+        self.steps = 0
+        self.waiting: deque[Request] = deque()
+        self.partial: list[Request] = []
+        self.order: list[Request] = []
+        self.ends: list[tuple[int, int, Request]] = []
+        self.finished: list[Request] = []
+        self.decoding = 0
+        self.context = 0
+        self.owed = 0
+        """Tokens that decoding requests have still to produce."""
+        self.queued_tokens = 0
+        self.fresh = 0
+        """Requests that the iteration at hand admits."""
+        self.share = SHARE_FIRST
+        self.gaps: list[list[float]] = []
+        """[sequences, seconds since their latest token] where prompts made decoding stand still."""
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a place."""
+        return self.decoding + len(self.partial)
+
+    @property
+    def outstanding(self) -> int:
+        """Requests here, waiting or running."""
+        return self.running + len(self.waiting)
+
+    def enqueue(self, request: Request) -> None:
+        """Add a request to the end of the line."""
+        if not self.outstanding:
+            self.time = max(self.time, request.arrival)
+        self.waiting.append(request)
+        self.queued_tokens += request.prompt + request.output
+
+    def advance(self, until: float) -> None:
+        """Run every iteration that starts before ``until`` [s]."""
+        while self.time < until and self.outstanding:
+            preempted = self._make_room()
+            chunks, limit = self._chunks(admit=not preempted)
+            if chunks:
+                self._mixed(chunks, limit)
+            elif self.decoding:
+                self._decode(until, limit, alone=preempted)
+            else:  # cannot happen while every request fits alone
+                raise RuntimeError("a replica with work neither decodes nor admits")
+
+    # --- what the next iteration holds ---------------------------------------------------------------------------
+
+    def _make_room(self) -> bool:
+        """Preempt the newest until the next decode iteration has its blocks; whether anyone was."""
+        if self.scheduler.reserve == "whole":
+            return False
+        preempted = False
+        while self.pool.wanted(self.steps) > self.pool.available:
+            self._preempt()
+            preempted = True
+        return preempted
+
+    def _preempt(self) -> None:
+        """Drop the newest running request's cache; it waits at the head of the line and computes all again."""
+        while self.order[-1].state not in (PREFILLING, DECODING):
+            self.order.pop()
+        request = self.order.pop()
+        if request.state == DECODING:
+            context = request.base + self.steps
+            request.made = context - request.prompt + 1
+            request.latest = self.time
+            self.decoding -= 1
+            self.context -= context
+            self.owed -= request.ends - self.steps
+            self.pool.leave(request, context, joined=True)
+            if self.gaps:
+                self.gaps[-1][0] -= 1
+        else:
+            self.partial.remove(request)
+            self.pool.leave(request, request.prompt + request.made, joined=False)
+        request.state, request.computed = WAITING, 0
+        self.waiting.appendleft(request)
+        self.totals.preemptions += 1
+        self.share = SHARE_FIRST
+
+    def _chunks(self, *, admit: bool) -> tuple[list[tuple[Request, int]], str]:
+        """Chunks of the next iteration, partial prompts first, and what kept the next request out."""
+        rules = self.scheduler
+        budget = rules.token_budget - (self.decoding if rules.mixed else 0)
+        chunks: list[tuple[Request, int]] = []
+        for request in self.partial:
+            size = min(request.prompt + request.made - request.computed, budget)
+            if size > 0:
+                chunks.append((request, size))
+                budget -= size
+        self.fresh = 0
+        if not admit or (rules.together and self.running):
+            return chunks, "batch" if admit else "memory"
+        while self.waiting:
+            if self.running >= rules.max_sequences:
+                return chunks, "sequences"
+            if budget <= 0:
+                return chunks, "budget"
+            request = self.waiting[0]
+            target = request.prompt + request.made
+            hit = self.pool.reusable(request, target)
+            size = target - hit
+            if size > budget:
+                if not rules.chunked and (chunks or (rules.mixed and self.decoding)):
+                    return chunks, "budget"
+                size = min(size, budget) if rules.chunked else size
+            if not self._fits(request, target, hit):
+                return chunks, "memory"
+            self.waiting.popleft()
+            request.computed = hit
+            request.state = PREFILLING
+            self.queued_tokens -= request.prompt + request.output
+            self.partial.append(request)
+            self.order.append(request)
+            self.totals.admitted(target, hit)
+            self.fresh += 1
+            chunks.append((request, size))
+            budget -= size
+        return chunks, ""
+
+    def _fits(self, request: Request, target: int, hit: int) -> bool:
+        """Take the blocks of a request if the scheduler's rule allows."""
+        whole = request.prompt + request.output - 1
+        reserve = self.scheduler.reserve
+        kept = 0.0
+        if reserve == "share":
+            owed = self.owed + sum(r.output - r.made for r in self.partial)
+            kept = self.share * owed + (whole - target if self.running else 0)
+        spare = self.pool.wanted(self.steps) + math.ceil(kept / self.pool.block)
+        return self.pool.enter(request, whole if reserve == "whole" else target, hit, spare)
+
+    # --- iterations ----------------------------------------------------------------------------------------------
+
+    def _mixed(self, chunks: list[tuple[Request, int]], limit: str) -> None:
+        """One iteration with prompts."""
+        decoding = self.decoding if self.scheduler.mixed else 0
+        tokens, pairs = 0, 0.0
+        for request, size in chunks:
+            tokens += size
+            pairs += size * (request.computed + 0.5 * size)
+            request.computed += size
+        mean = self.context / decoding + 1.0 if decoding else 1.0
+        seconds = self.tables.mixed_seconds(decoding, mean, tokens, pairs, len(chunks))
+        seconds += self.admission_seconds * self.fresh
+        self.time += seconds
+        self.totals.iteration(seconds, decoding, tokens, self.pool, limit)
+        if decoding:
+            self._record_gaps(seconds, 0.0, 1)
+            self._count(1)
+        elif self.decoding:
+            for gap in self.gaps:
+                gap[1] += seconds
+        self._complete(chunks)
+        if decoding:
+            self._end()
+
+    def _complete(self, chunks: list[tuple[Request, int]]) -> None:
+        """Prompts that are through emit a token and decode from now on."""
+        joined = 0
+        for request, _ in chunks:
+            target = request.prompt + request.made
+            if request.computed < target:
+                continue
+            self.partial.remove(request)
+            self.pool.computed(request)
+            if request.first < 0.0:
+                request.first = self.time
+            if request.latest >= 0.0:
+                self.totals.gaps.add(self.time - request.latest, 1)
+                request.latest = -1.0
+            left = request.output - request.made - 1
+            if left <= 0:
+                self.pool.leave(request, target, joined=False)
+                self._done(request)
+                continue
+            request.state = DECODING
+            request.base = target - self.steps
+            request.ends = self.steps + left
+            heappush(self.ends, (request.ends, request.number, request))
+            self.pool.join(request)
+            self.decoding += 1
+            self.context += target
+            self.owed += left
+            joined += 1
+        if joined and not self.scheduler.mixed:
+            self.gaps.append([joined, 0.0])
+
+    def _decode(self, until: float, limit: str, *, alone: bool) -> None:
+        """As many alike decode iterations as there are before something changes; one after a preemption.
+
+        Where a falling share of what is owed decides who enters (SGLang), every iteration may let the next one in.
+        """
+        n = self.decoding
+        first, slope, knot = self.tables.decode_line(n, self.context / n + 1.0)
+        count = 1
+        alone = alone or self.stepping or (limit == "memory" and self.scheduler.reserve == "share")
+        if not alone:
+            count = self.ends[0][0] - self.steps
+            if count > 1:
+                count = min(count, self.pool.lasting(self.steps), _whole(knot - self.context / n))
+                count = max(min(count, _started(until - self.time, first, slope, count)), 1)
+        seconds = count * (first + 0.5 * slope * (count - 1))
+        self.time += seconds
+        self.totals.iteration(seconds, n, 0, self.pool, limit, count)
+        self._record_gaps(first, slope, count)
+        self._count(count)
+        self._end()
+
+    def _count(self, iterations: int) -> None:
+        """Every decoding sequence is so many tokens further."""
+        self.pool.grow(self.steps, iterations)
+        self.steps += iterations
+        self.context += iterations * self.decoding
+        self.owed -= iterations * self.decoding
+        self.share = max(self.share - (SHARE_FIRST - SHARE_LEAST) / SHARE_STEPS * iterations, SHARE_LEAST)
+
+    def _record_gaps(self, first: float, slope: float, count: int) -> None:
+        """Times between tokens of the decoding sequences."""
+        gaps = self.totals.gaps
+        if not self.scheduler.mixed and self.gaps:
+            for sequences, waited in self.gaps:
+                gaps.add(first + waited, int(sequences))
+            first, count = first + slope, count - 1
+        active = self.decoding - len(self.finished)
+        self.gaps = [[active, 0.0]] if not self.scheduler.mixed else []
+        if count:
+            gaps.add_series(first, slope, count, active)
+
+    def _end(self) -> None:
+        """Requests that have their last token leave; a batch of static batching leaves as one."""
+        ends, steps = self.ends, self.steps
+        while ends and ends[0][0] <= steps:
+            _, _, request = heappop(ends)
+            if request.state != DECODING or request.ends > steps:
+                continue
+            if self.scheduler.together:
+                request.state = DONE
+                self.totals.finish(request, self.time)
+                self.finished.append(request)
+                continue
+            context = request.base + steps
+            self.decoding -= 1
+            self.context -= context
+            self.pool.leave(request, context, joined=True)
+            self._done(request)
+        while ends and (ends[0][2].state != DECODING or ends[0][2].ends != ends[0][0]):
+            heappop(ends)
+        if self.finished and not ends:
+            for request in self.finished:
+                self.pool.leave(request, request.base + steps, joined=True)
+            self.finished.clear()
+            self.decoding = self.context = self.owed = 0
+        if len(self.gaps) == 1:
+            self.gaps[0][0] = self.decoding - len(self.finished)
+
+    def _done(self, request: Request) -> None:
+        request.state = DONE
+        self.totals.finish(request, self.time)
+        if len(self.order) > 64 + 2 * self.running:
+            self.order = [r for r in self.order if r.state in (PREFILLING, DECODING)]
+
+
+def _whole(value: float) -> int:
+    """Whole part, within what an integer of the loop may be."""
+    return int(value) if value < FOREVER else FOREVER
+
+
+def _started(window: float, first: float, slope: float, most: int) -> int:
+    """How many of ``most`` iterations of ``first`` + j ``slope`` seconds start within ``window`` seconds, at least one.
+
+    Examples
+    --------
+    >>> _started(2.5, 1.0, 0.0, 10), _started(2.0, 1.0, 0.0, 10), _started(4.0, 1.0, 1.0, 10)
+    (3, 2, 3)
+    """
+    if most * (first + 0.5 * slope * (most - 1)) <= window:
+        return most
+    if abs(slope) * most < 1e-9 * first:
+        guess = window / first
+    else:
+        half = first - 0.5 * slope
+        guess = (math.sqrt(max(half * half + 2.0 * slope * window, 0.0)) - half) / slope
+    count = min(max(int(guess), 1), most)
+    while count > 1 and (count - 1) * (first + 0.5 * slope * (count - 2)) >= window:
+        count -= 1
+    while count < most and count * (first + 0.5 * slope * (count - 1)) < window:
+        count += 1
+    return count

@@ -1,0 +1,139 @@
+"""Replicas behind a router, fed by a stream of requests: deterministic, in bounded memory, to be stopped and resumed."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal, NamedTuple
+
+from perfmodel.serving.replica import Replica, Request
+from perfmodel.serving.statistics import Totals
+
+__all__ = ["ROUTERS", "Arrival", "Run", "Skipped", "drive"]
+
+Router = Literal["round-robin", "least-loaded", "cache-aware"]
+ROUTERS: tuple[Router, ...] = ("round-robin", "least-loaded", "cache-aware")
+IMBALANCE = 1.5
+"""Load over the mean beyond which a cache-aware router sends elsewhere; assumed [1]."""
+REPORT_EVERY = 2048
+
+
+class Arrival(NamedTuple):
+    """One request of a trace.
+
+    Parameters
+    ----------
+    seconds : when it comes [s].
+    prompt, output : tokens.
+    prefix : hashes of the leading whole blocks of the prompt.
+    """
+
+    seconds: float
+    prompt: int
+    output: int
+    prefix: tuple[int, ...] = ()
+
+
+@dataclass
+class Skipped:
+    """Requests that no replica could answer, by reason."""
+
+    empty: int = 0
+    """Without a prompt or without an output."""
+    too_long: int = 0
+    """Longer than the model's context or than all KV blocks."""
+
+
+@dataclass
+class Run:
+    """State of a simulation: everything that has to be kept to go on with it.
+
+    Parameters
+    ----------
+    replicas : the replicas, which share ``totals``.
+    totals : results.
+    router : how requests are spread over the replicas.
+    longest : most tokens of a request.
+    """
+
+    replicas: list[Replica]
+    totals: Totals
+    router: Router = "round-robin"
+    longest: int = 1 << 60
+    taken: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
+    arrivals: array[float] = field(default_factory=lambda: array("d"))
+    outstanding: array[float] = field(default_factory=lambda: array("d"))
+    """Requests in the system found by every arrival."""
+
+    def route(self, request: Request) -> Replica:
+        """Choose a replica, all of them being at the time of the arrival."""
+        if self.router == "round-robin" or len(self.replicas) == 1:
+            return self.replicas[request.number % len(self.replicas)]
+        shortest = min(self.replicas, key=lambda r: (r.outstanding, r.queued_tokens))
+        if self.router == "least-loaded":
+            return shortest
+        best = max(self.replicas, key=lambda r: (r.pool.reusable(request, request.prompt), -r.outstanding))
+        mean = sum(r.outstanding for r in self.replicas) / len(self.replicas)
+        loaded = best.outstanding > IMBALANCE * mean + 1.0
+        return shortest if loaded or not best.pool.reusable(request, request.prompt) else best
+
+
+def drive(
+    run: Run, arrivals: Iterator[Arrival], *, progress: Callable[[int], None] | None = None,
+    save: Callable[[Run], None] | None = None, most: int | None = None,
+) -> Run:  # fmt: skip
+    """Feed all arrivals to the replicas and let them finish.
+
+    Parameters
+    ----------
+    run : where to begin; its ``taken`` requests are read from ``arrivals`` and passed over.
+    arrivals : requests in the order of their times.
+    progress : called with the number of requests taken, every few thousand.
+    save : called as often, and when the user interrupts.
+    most : stop after so many requests without letting the replicas finish (they are, at the end of the arrivals).
+    """
+    for _ in range(run.taken):
+        if next(arrivals, None) is None:
+            break
+    apart = run.router == "round-robin"
+    try:
+        for arrival in arrivals:
+            _arrive(run, arrival, run.replicas if not apart else ())
+            if run.taken % REPORT_EVERY == 0:
+                if progress is not None:
+                    progress(run.taken)
+                if save is not None:
+                    save(run)
+            if most is not None and run.taken >= most:
+                return run
+    except KeyboardInterrupt:
+        if save is not None:
+            save(run)
+        raise
+    for replica in run.replicas:
+        replica.advance(inf)
+    return run
+
+
+def _arrive(run: Run, arrival: Arrival, everywhere: Sequence[Replica]) -> None:
+    """One request comes: replicas reach its time, one of them takes it."""
+    number = run.taken
+    request = Request(number, *arrival)
+    total = arrival.prompt + arrival.output
+    fits = total <= run.longest and run.replicas[0].pool.holds(total - 1)
+    if arrival.prompt < 1 or arrival.output < 1:
+        run.skipped.empty += 1
+    elif not fits:
+        run.skipped.too_long += 1
+    else:
+        for replica in everywhere:
+            replica.advance(arrival.seconds)
+        chosen = run.route(request)
+        chosen.advance(arrival.seconds)
+        run.arrivals.append(arrival.seconds)
+        run.outstanding.append(chosen.outstanding)
+        chosen.enqueue(request)
+    run.taken += 1
