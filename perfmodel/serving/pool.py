@@ -60,7 +60,7 @@ class Pool:
         return self.cache.match(request.prefix[: (target - 1) // self.hashed]) * self.hashed
 
     def enter(self, request: Request, tokens: int, hit: int, spare: int) -> bool:
-        """Take the blocks of ``tokens`` tokens, ``hit`` of them cached, if ``spare`` blocks are left; whether it did."""
+        """Take the blocks of ``tokens`` tokens, ``hit`` of them cached, if ``spare`` are left; whether it did."""
         ids = request.prefix[: hit // self.hashed] if hit else ()
         need = -(-tokens // self.block) - len(ids) * self.width + self.state
         if need + spare > self.available - (self.cache.idle_among(ids) * self.width if ids else 0):

@@ -12,10 +12,15 @@ __all__ = ["LruCache", "PrefixCache"]
 class PrefixCache(Protocol):
     """What a replica asks of a cache; all counts are hash blocks, each as large as the trace says."""
 
-    idle: int
-    """Blocks that no running request holds: what may be evicted."""
-    held: int
-    """Blocks that running requests hold, each counted once."""
+    @property
+    def idle(self) -> int:
+        """Blocks that no running request holds: what may be evicted."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """Blocks that running requests hold, each counted once."""
+        ...
 
     def match(self, ids: Sequence[int]) -> int:
         """Number of leading blocks that can be reused."""

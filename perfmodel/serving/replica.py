@@ -38,8 +38,8 @@ class Request:
     """
 
     __slots__ = (
-        "arrival", "base", "blocks", "computed", "ends", "first", "latest", "made", "number", "output", "prefix", "prompt",
-        "shared", "state",
+        "arrival", "base", "blocks", "computed", "ends", "first", "latest", "made", "number", "output", "prefix",
+        "prompt", "shared", "state",
     )  # fmt: skip
 
     def __init__(self, number: int, arrival: float, prompt: int, output: int, prefix: tuple[int, ...] = ()) -> None:

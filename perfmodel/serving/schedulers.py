@@ -10,7 +10,7 @@ from typing import Literal
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["SCHEDULERS", "Scheduler", "choose_scheduler"]
+__all__ = ["SCHEDULERS", "Scheduler", "choose_scheduler", "usual_scheduler"]
 
 Reserve = Literal["prompt", "whole", "share"]
 
@@ -93,3 +93,15 @@ def choose_scheduler(
             field="token_budget", found=found.token_budget, allowed=f"more than {found.max_sequences} (max_sequences)",
         )  # fmt: skip
     return found
+
+
+def usual_scheduler(framework: str) -> str:
+    """Scheduler of a framework: that of its name, else of the first that begins with it, else vLLM's.
+
+    Examples
+    --------
+    >>> usual_scheduler("sglang"), usual_scheduler("own")
+    ('sglang', 'vllm')
+    """
+    near = [name for name in SCHEDULERS if name == framework or name.startswith(framework)]
+    return near[0] if near else "vllm"

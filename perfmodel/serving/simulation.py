@@ -1,4 +1,4 @@
-"""Replicas behind a router, fed by a stream of requests: deterministic, in bounded memory, to be stopped and resumed."""
+"""Replicas behind a router, fed by a stream of requests: deterministic, in bounded memory, resumable."""
 
 from __future__ import annotations
 
@@ -6,34 +6,19 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Literal, NamedTuple
+from typing import Literal, Protocol
 
 from perfmodel.serving.replica import Replica, Request
 from perfmodel.serving.statistics import Totals
+from perfmodel.specs.trace import Arrival
 
-__all__ = ["ROUTERS", "Arrival", "Run", "Skipped", "drive"]
+__all__ = ["ROUTERS", "Router", "Run", "Skipped", "drive"]
 
 Router = Literal["round-robin", "least-loaded", "cache-aware"]
 ROUTERS: tuple[Router, ...] = ("round-robin", "least-loaded", "cache-aware")
 IMBALANCE = 1.5
 """Load over the mean beyond which a cache-aware router sends elsewhere; assumed [1]."""
 REPORT_EVERY = 2048
-
-
-class Arrival(NamedTuple):
-    """One request of a trace.
-
-    Parameters
-    ----------
-    seconds : when it comes [s].
-    prompt, output : tokens.
-    prefix : hashes of the leading whole blocks of the prompt.
-    """
-
-    seconds: float
-    prompt: int
-    output: int
-    prefix: tuple[int, ...] = ()
 
 
 @dataclass
@@ -81,9 +66,17 @@ class Run:
         return shortest if loaded or not best.pool.reusable(request, request.prompt) else best
 
 
+class Saving(Protocol):
+    """Keeps a run, if it is time or ``now``."""
+
+    def __call__(self, run: Run, *, now: bool = False) -> None:
+        """Save."""
+        ...
+
+
 def drive(
     run: Run, arrivals: Iterator[Arrival], *, progress: Callable[[int], None] | None = None,
-    save: Callable[[Run], None] | None = None, most: int | None = None,
+    save: Saving | None = None, stop: Callable[[], bool] | None = None, most: int | None = None,
 ) -> Run:  # fmt: skip
     """Feed all arrivals to the replicas and let them finish.
 
@@ -92,27 +85,27 @@ def drive(
     run : where to begin; its ``taken`` requests are read from ``arrivals`` and passed over.
     arrivals : requests in the order of their times.
     progress : called with the number of requests taken, every few thousand.
-    save : called as often, and when the user interrupts.
+    save : called as often.
+    stop : asked as often whether to save and raise ``KeyboardInterrupt``.
     most : stop after so many requests without letting the replicas finish (they are, at the end of the arrivals).
     """
     for _ in range(run.taken):
         if next(arrivals, None) is None:
             break
     apart = run.router == "round-robin"
-    try:
-        for arrival in arrivals:
-            _arrive(run, arrival, run.replicas if not apart else ())
-            if run.taken % REPORT_EVERY == 0:
-                if progress is not None:
-                    progress(run.taken)
-                if save is not None:
-                    save(run)
-            if most is not None and run.taken >= most:
-                return run
-    except KeyboardInterrupt:
+    for arrival in arrivals:
+        _arrive(run, arrival, () if apart else run.replicas)
+        if most is not None and run.taken >= most:
+            return run
+        if run.taken % REPORT_EVERY:
+            continue
+        if progress is not None:
+            progress(run.taken)
+        interrupted = stop is not None and stop()
         if save is not None:
-            save(run)
-        raise
+            save(run, now=interrupted)
+        if interrupted:
+            raise KeyboardInterrupt
     for replica in run.replicas:
         replica.advance(inf)
     return run
@@ -134,6 +127,7 @@ def _arrive(run: Run, arrival: Arrival, everywhere: Sequence[Replica]) -> None:
         chosen = run.route(request)
         chosen.advance(arrival.seconds)
         run.arrivals.append(arrival.seconds)
-        run.outstanding.append(chosen.outstanding)
+        alike = chosen.outstanding * len(run.replicas)
+        run.outstanding.append(sum(r.outstanding for r in everywhere) if everywhere else alike)
         chosen.enqueue(request)
     run.taken += 1

@@ -75,8 +75,7 @@ class IterationTables:
 
     def decode_seconds(self, sequences: int, context: float) -> float:
         """An iteration that only decodes [s]."""
-        start, slope, _ = self.decode_line(sequences, context)
-        return start
+        return self.decode_line(sequences, context)[0]
 
     def decode_line(self, sequences: int, context: float) -> tuple[float, float, float]:
         """Time [s] at a mean context, its slope [s/token], and the context up to which it is this line."""

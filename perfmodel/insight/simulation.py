@@ -1,0 +1,282 @@
+"""Simulate a serving plan under a stream of requests: blocks and iteration times from the plan, then what happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel.errors import SpecError
+from perfmodel.insight.setting import Setting, position_limit
+from perfmodel.operators.state import cache_bytes
+from perfmodel.phases.iteration import Iteration
+from perfmodel.serving.pool import Pool
+from perfmodel.serving.prefix import LruCache
+from perfmodel.serving.replica import Replica
+from perfmodel.serving.resume import Saver, load_run
+from perfmodel.serving.schedulers import Scheduler
+from perfmodel.serving.simulation import Router, Run, drive
+from perfmodel.serving.stability import Stability, stability
+from perfmodel.serving.statistics import Spread, Totals, spread
+from perfmodel.serving.steady import Replica as Loaded
+from perfmodel.serving.tables import IterationTables, tabulate
+from perfmodel.solver.problems import ServingProblem
+from perfmodel.specs.trace import Arrival
+from perfmodel.specs.workload import Slo
+from perfmodel.techniques.settled import Plan, split_by
+
+__all__ = ["CacheSize", "Options", "Simulated", "cache_size", "simulate"]
+
+MOST_CONTEXT = 1 << 20
+"""Longest context tabulated where neither the model nor the blocks end earlier."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to simulate.
+
+    Parameters
+    ----------
+    scheduler : rules and limits of the engine, for each replica.
+    replicas : replicas behind the router.
+    router : how requests are spread.
+    prefix_cache : keep prompts' blocks after requests have left.
+    hashed : tokens of a block of the prefix hashes.
+    kv_tokens : tokens that the cache of a replica holds, where the engine has logged it; else from the memory ledger.
+    checkpoint : file to save to, and to go on from where it exists.
+    stepping : take every iteration by itself.
+    """
+
+    scheduler: Scheduler
+    replicas: int = 1
+    router: Router = "round-robin"
+    prefix_cache: bool = True
+    hashed: int = 512
+    kv_tokens: float | None = None
+    checkpoint: Path | None = None
+    stepping: bool = False
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """KV cache of a replica: tokens that fit, and what a request costs whatever its length, as tokens."""
+
+    tokens: float
+    fixed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What happened.
+
+    Parameters
+    ----------
+    options : how it was simulated.
+    cache : KV cache of a replica.
+    latencies : ``ttft``, ``tpot``, ``e2e``: mean and percentiles with intervals.
+    gaps : times between tokens of a request, all requests together: ``mean``, ``p50``, ``p90``, ``p99`` [s].
+    metrics : counts, rates, shares, seconds; the unit is in the name.
+    limits : share of the busy time in which requests waited, by what kept them out.
+    slo : limits of a request that counts for the goodput.
+    stability : whether the load can be carried on and on.
+    verdict : one sentence.
+    """
+
+    options: Options
+    cache: CacheSize
+    latencies: Mapping[str, Spread]
+    gaps: Mapping[str, float]
+    metrics: Mapping[str, float | None]
+    limits: Mapping[str, float]
+    slo: Slo
+    stability: Stability
+    totals: Totals = field(repr=False, compare=False)
+
+
+def cache_size(loaded: Loaded, tiers: Mapping[str, float], context: float) -> CacheSize:
+    """Tokens that fit beside weights and everything else, on the fuller stage, for the whole replica.
+
+    Sliding windows and recurrent states do not grow: the slope of the cache at long contexts is what a token costs, the
+    rest what a sequence costs.
+    """
+    s = loaded.settled
+    split = split_by(s.dims, "kv")
+
+    def size(tokens: float) -> float:
+        return float(cache_bytes(s.architecture, tokens, kv_split=split, kv_bytes=s.sizes.kv_bytes))
+
+    slope = (size(2.0 * context) - size(context)) / context
+    rest = max(size(context) - slope * context, 0.0)
+    unit = slope or rest / context
+    room = []
+    for name, layers in (("first", s.first_layers), ("last", s.last_layers)):
+        lines = loaded.ledgers[name]
+        tier = next(line.tier for line in lines if line.name == "KV cache")
+        others = sum(float(line.bytes) for line in lines if line.tier == tier and line.name != "KV cache")
+        room.append((float(tiers[tier]) - others) / float(layers))
+    ranks = float(s.split("batch"))
+    fixed = rest / unit if unit else 0.0
+    return CacheSize(
+        max(min(room), 0.0) / unit * ranks if unit else math.inf, fixed if rest > 1e-9 * size(context) else 0.0
+    )
+
+
+def simulate(
+    setting: Setting, x: Plan, arrivals: Iterable[Arrival], options: Options, *, longest: int | None = None,
+    identity: str = "", progress: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None,
+) -> Simulated:  # fmt: skip
+    """Simulate replicas of one plan.
+
+    Parameters
+    ----------
+    setting : model, machine and workload; of the workload only formats and latency limits are read.
+    x : plan of a replica; its batch is what the scheduler allows.
+    arrivals : requests in the order of their times.
+    options : how.
+    longest : most tokens of a request; by default what the model and the blocks allow.
+    identity : of the arrivals, so that a saved run goes on with the same ones.
+    progress : called with the number of requests taken.
+    stop : asked now and then whether to save and raise ``KeyboardInterrupt``.
+
+    Raises
+    ------
+    SpecError
+        If the plan cannot run.
+    """
+    began = time.perf_counter()
+    problem, rules = setting.problem, options.scheduler
+    assert isinstance(problem, ServingProblem)  # noqa: S101 - narrows the type, checked by the caller
+    model = _iteration(problem, x)
+    cache, top = _room(setting, problem, x, options)
+    whole = int(min(longest or MOST_CONTEXT, top, max(cache.tokens, 2)))
+    tables = tabulate(model, sequences=rules.max_sequences, tokens=min(rules.token_budget, whole), context=whole)
+    run = _begin(tables, cache, options, problem.framework.get("request_overhead", 0.0), whole)
+    saver = None
+    if options.checkpoint is not None:
+        signature = f"{identity}|{setting.model.name}|{setting.system.name}|{vars(x)}|{options}|{problem.framework}"
+        run = load_run(options.checkpoint, signature, run)
+        saver = Saver(options.checkpoint, signature)
+    prepared = time.perf_counter()
+    before = run.taken
+    drive(run, iter(arrivals), progress=progress, save=saver, stop=stop)
+    if options.checkpoint is not None:
+        options.checkpoint.unlink(missing_ok=True)
+    wall = (prepared - began, time.perf_counter() - prepared, float(run.taken - before))
+    return _result(run, cache, options, setting.workload.slo if setting.workload.kind == "serving" else Slo(), wall)
+
+
+def _iteration(problem: ServingProblem, x: Plan) -> Iteration:
+    model = Iteration(
+        x, problem.techniques, problem.situation, problem.machine, problem.network, problem.framework
+    )  # fmt: skip
+    if float(model.tokens_per_pass) != 1.0:
+        raise SpecError("plans that speculate are not simulated yet", field="--pin", found=float(model.tokens_per_pass))
+    return model
+
+
+def _room(setting: Setting, problem: ServingProblem, x: Plan, options: Options) -> tuple[CacheSize, int]:
+    """KV cache of a replica and the model's longest context.
+
+    The plan is judged at one sequence: what more sequences need beside their KV blocks is in the runtime's memory.
+    """
+    from perfmodel.specs.workload import ServingWorkload
+
+    workload = setting.workload
+    assert isinstance(workload, ServingWorkload)  # noqa: S101 - narrows the type, checked by the caller
+    sized = Plan(**{**vars(x), "batch": float(options.scheduler.max_sequences)})
+    loaded = problem.evaluate(sized)
+    form = {n: float(r) for n, r in loaded.ratios.items() if n in ("heads", "device count", "layers", "experts")}
+    broken = [n for n, ratio in form.items() if ratio > 1.0 + 1e-9]
+    if broken:
+        raise SpecError(f"the plan cannot run: {', '.join(broken)}", field="--pin", found=_columns(x))
+    context = float(workload.prompt + workload.output)
+    cache = cache_size(loaded, problem.machine.tiers, context)
+    if options.kv_tokens is not None:
+        cache = CacheSize(options.kv_tokens, cache.fixed)
+    if cache.tokens < options.scheduler.block + cache.fixed:
+        raise SpecError(
+            "the weights leave no room for a KV cache", field="--pin", found=_columns(x),
+            allowed="more devices (tp=2, …), narrower weights, or --kv-tokens",
+        )  # fmt: skip
+    top = position_limit(setting.model) or setting.model.architecture.max_positions or MOST_CONTEXT
+    return cache, top
+
+
+def _columns(x: Plan) -> str:
+    degrees = {n: v for n, v in vars(x).items() if n in ("tp", "pp", "ep", "cp") and v != 1}
+    return " ".join(f"{n}={v:g}" for n, v in degrees.items()) or "one device"
+
+
+def _begin(tables: IterationTables, cache: CacheSize, options: Options, overhead: float, longest: int) -> Run:
+    rules, totals = options.scheduler, Totals()
+    tokens = min(cache.tokens, float(longest) * rules.max_sequences + longest)
+    blocks, state = int(tokens // rules.block), math.ceil(cache.fixed / rules.block)
+    replicas = [
+        Replica(
+            tables, rules,
+            Pool(
+                blocks, rules.block, fixed=rules.reserve == "whole", state=state,
+                cache=LruCache() if options.prefix_cache else None, hashed=options.hashed,
+            ),
+            totals, admission_seconds=overhead, stepping=options.stepping,
+        )
+        for _ in range(options.replicas)
+    ]  # fmt: skip
+    return Run(replicas, totals, options.router, longest)
+
+
+def _result(run: Run, cache: CacheSize, options: Options, slo: Slo, wall: tuple[float, float, float]) -> Simulated:
+    totals = run.totals
+    if not totals.ended:
+        found = f"{run.skipped.too_long} too long, {run.skipped.empty} empty"
+        raise SpecError("no request could be answered", found=found)
+    latencies = {n: s for n in ("ttft", "tpot", "e2e") if (s := spread(getattr(totals, n))) is not None}
+    gaps = {"mean": totals.gaps.mean, **{f"p{p}": totals.gaps.percentile(p) for p in (50, 90, 99)}}
+    first, last = run.arrivals[0], max(totals.ended)
+    makespan, requests = last - first, len(totals.ended)
+    span = run.arrivals[-1] - first
+    verdict = stability(run.arrivals, run.outstanding, totals.ended)
+    good = _good(totals, slo)
+    metrics: dict[str, float | None] = {
+        "requests": requests,
+        "skipped_empty": run.skipped.empty,
+        "skipped_too_long": run.skipped.too_long,
+        "longest_tokens": run.longest,
+        "arrival_seconds": span,
+        "makespan_seconds": makespan,
+        "offered_requests_per_second": (requests - 1) / span if span > 0 else None,
+        "requests_per_second": requests / makespan,
+        "output_tokens_per_second": totals.output_tokens / makespan,
+        "total_tokens_per_second": (totals.output_tokens + totals.prompt_tokens) / makespan,
+        "goodput_share": good,
+        "goodput_requests_per_second": good * requests / makespan,
+        "utilisation": totals.busy / (makespan * options.replicas),
+        "prompt_time_share": totals.chunk_seconds / totals.busy,
+        "mean_batch": totals.sequence_seconds / totals.busy,
+        "kv_tokens": cache.tokens,
+        "kv_occupancy": totals.block_seconds / totals.busy,
+        "kv_occupancy_peak": totals.fullest,
+        "preemptions": totals.preemptions,
+        "prefix_hit_share": totals.hit_tokens / totals.asked_tokens,
+        "iterations": totals.iterations,
+        "prepare_wall_seconds": wall[0],
+        "simulation_wall_seconds": wall[1],
+        "simulated_requests_per_second": wall[2] / wall[1] if wall[1] else None,
+    }
+    limits = {n: seconds / totals.busy for n, seconds in sorted(totals.limits.items(), key=lambda i: -i[1]) if n}
+    return Simulated(options, cache, latencies, gaps, metrics, limits, slo, verdict, totals)
+
+
+def _good(totals: Totals, slo: Slo) -> float:
+    """Share of the requests within every limit that is set; a single token has no time per later token."""
+    within = np.ones(len(totals.ended), dtype=bool)
+    for name in ("ttft", "tpot", "e2e"):
+        limit = getattr(slo, name)
+        if limit is not None:
+            values = np.asarray(getattr(totals, name))
+            within &= ~(values > limit)
+    return float(within.mean())
