@@ -120,6 +120,8 @@ class Call(NamedTuple):
     region: str = "layer"
     component: str = "mlp"
     part: str = ""
+    of_weights: bool = False
+    """A weight gradient: no other pass waits for it."""
 
 
 def layer_calls(architecture: Architecture, sizes: Sizes) -> list[Call]:
@@ -375,7 +377,7 @@ def backward_of(call: Call) -> list[Call]:
         element = 2.0
         inputs = gemm(m, k, n, batch=batch, element_bytes=element, format=work.format)
         weights = gemm(k, n, m, batch=batch, element_bytes=element, format=work.format)
-        return [call._replace(work=inputs), call._replace(work=weights)]
+        return [call._replace(work=inputs), call._replace(work=weights, of_weights=True)]
     if work.routed is not None:
         return [call, *_expert_gradients(call)]
     fused = work.operator in ("attention", "latent_attention")
@@ -399,4 +401,5 @@ def _expert_gradients(call: Call) -> list[Call]:
     up, down = ((hidden, (1.0 + gated) * width), (width, hidden))
     products = [gemm(m, n, rows / active, batch=active, format=call.work.format) for m, n in (up, down)]
     inner = streaming.elementwise(rows * width, reads=2.0 * (1.0 + gated), writes=2.0, flops_per_element=10.0)
-    return [*(call._replace(work=work) for work in products), _stream(inner)._replace(share=call.share)]
+    of_weights = [call._replace(work=work, of_weights=True) for work in products]
+    return [*of_weights, _stream(inner)._replace(share=call.share)]

@@ -81,12 +81,15 @@ def call_terms(
                 core=call.region == "attention core",
                 compute=kernel.compute * times if engine.name == "main" else 0.0,
                 memory=kernel.memory * times if engine.name == "main" else 0.0,
+                of_weights=call.of_weights,
             )
         )
     return terms
 
 
-def gathered(terms: Iterable[Term], expand: Callable[[Any], Any], *, power: bool = False) -> list[Term]:
+def gathered(
+    terms: Iterable[Term], expand: Callable[[Any], Any], *, power: bool = False, split: bool = False
+) -> list[Term]:
     """Terms that composition cannot tell apart added up, their names and bounds dropped: what a mesh needs of them.
 
     Parameters
@@ -94,10 +97,12 @@ def gathered(terms: Iterable[Term], expand: Callable[[Any], Any], *, power: bool
     terms : of distinct sizes.
     expand : from distinct sizes to the mesh.
     power : keep how busy compute units and memory are, too.
+    split : keep weight gradients apart from the rest of the backward pass.
     """
     sums: dict[Term, list[Term]] = {}
     for term in terms:
-        kind = term._replace(name="", seconds=0.0, bound=0.0, compute=0.0, memory=0.0)
+        of_weights = split and term.of_weights
+        kind = term._replace(name="", seconds=0.0, bound=0.0, compute=0.0, memory=0.0, of_weights=of_weights)
         sums.setdefault(kind, []).append(term)
     fields = ("seconds", "compute", "memory") if power else ("seconds",)
     return [

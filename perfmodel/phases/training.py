@@ -16,6 +16,7 @@ from perfmodel.phases.compose import HOST, Beside, Idle, Longest, Node, Serial, 
 from perfmodel.phases.emit import call_terms, gathered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.memo import Memo, collapse
+from perfmodel.phases.pipeline import in_flight, one_forward_one_backward, weight_gradients
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.phases.software import kernel_factor
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -173,18 +174,6 @@ def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
     ]
 
 
-def one_forward_one_backward(stage: Seconds, every_stage: Seconds, s: Settled) -> Seconds:
-    """Idle time of 1F1B, plain or interleaved: the other stages' share of one micro-batch over the chunks per stage.
-
-    Exact for 1F1B with equal stages: ``(p - 1)`` forward and backward passes of one stage.
-
-    References
-    ----------
-    .. [1] D. Narayanan et al., arXiv:2104.04473, section 2.2.
-    """
-    return maximum(every_stage - stage, 0.0) / s.layout.virtual_stages
-
-
 @dataclass(frozen=True)
 class Pieces:
     """What a step is composed of: passes of a layer, the ends and the hand-over, and what comes once after them."""
@@ -208,7 +197,10 @@ def pieces_of(s: Settled, terms: Sequence[Term]) -> Pieces:
         interference = framework.get("overlap_interference", 0.0)
         return Slot(tuple(by_slot.get(name, ())), interference=interference, host_late=True)
 
-    window = HIDDEN_SYNC * s.first_layers * slot("layer_backward").elapsed()
+    last = slot("layer_backward").elapsed()
+    if s.layout.schedule is not None:  # gradients are ready with the last pass over the weights alone
+        last = weight_gradients(by_slot.get("layer_backward", ()), last)
+    window = HIDDEN_SYNC * s.first_layers * last
     hidden = 1.0 - framework.get("gradient_exposed", 0.0)
     overhead = Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches)
     forward, backward = s.layout.forward_passes, s.layout.backward_passes
@@ -235,12 +227,29 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
     last = Serial((light, Times(where(s.stages > 1.0, 1.0 - spread + shared, 0.0), head)))
     busiest = Serial((Longest((first, last)), boundary))
     every = s.layers * layer.elapsed() + embed.elapsed() + head.elapsed() + s.stages * boundary.elapsed()
-    schedule = s.layout.schedule or one_forward_one_backward
-    bubble = Idle("pipeline bubble", where(s.stages > 1.0, schedule(busiest.elapsed(), every, s), 0.0))
+    idle = one_forward_one_backward(busiest.elapsed(), every, s)
+    if s.layout.schedule is not None:
+        others = maximum(every - busiest.elapsed(), 0.0)
+        idle = others * s.layout.schedule.bubble(*pass_shares(s, terms))
+    bubble = Idle("pipeline bubble", where(s.stages > 1.0, idle, 0.0))
     parts: list[Node] = [Times(s.micro_batches, busiest), bubble, *found.after]
     step = Serial(tuple(parts))
     outer = tuple(_outer(t, step) for t in found.outer)
     return Serial((*parts, *outer)) if outer else step
+
+
+def pass_shares(s: Settled, terms: Sequence[Term]) -> tuple[Scalar, Scalar, Scalar]:
+    """Shares of a layer's time in the forward pass, the gradients of the inputs and those of the weights.
+
+    What surrounds the layers of a stage is taken to divide likewise.
+    """
+    layer = pieces_of(s, terms).layer
+    assert isinstance(layer, Serial)  # noqa: S101 - narrows the type
+    forward, backward = (child.elapsed() for child in layer.children)
+    passes = s.layout.backward_passes
+    weights = weight_gradients([t for t in terms if t.slot == "layer_backward"], backward / maximum(passes, 1.0))
+    weights, whole = weights * passes, layer.elapsed()
+    return forward / whole, (backward - weights) / whole, weights / whole
 
 
 def _passes(count: Scalar, node: Node) -> Node:
@@ -263,18 +272,6 @@ def _syncs(terms: Sequence[Term], window: Seconds, hidden: Scalar) -> list[Node]
 def _outer(term: Term, step: Node) -> Node:
     """A term paid every H steps, hidden behind a window of steps."""
     return Times(1.0 / term.every, Beside(term.window * step.elapsed(), (term,)))
-
-
-def in_flight(s: Settled) -> tuple[Scalar, Scalar]:
-    """Micro-batches whose activations the first and the last stage hold, in units of a whole stage.
-
-    1F1B holds ``p - i`` on stage i; interleaving over v chunks holds ``(2(p - i - 1) + (v - 1)p + 1) / v``.
-    """
-    p, v = s.stages, s.layout.virtual_stages
-    first = where(v > 1.0, (2.0 * (p - 1.0) + (v - 1.0) * p + 1.0) / v, p)
-    last = where(v > 1.0, ((v - 1.0) * p + 1.0) / v, 1.0)
-    most = maximum(s.micro_batches, 1.0)
-    return minimum(first, most), minimum(last, most)
 
 
 def _ledger(
@@ -374,9 +371,9 @@ def evaluate_training(
     network = network.in_job(framework.get("collective_share", 1.0), ring_only=ring_only)
     settled, ratios = check_training(x, techniques, situation, network, framework)
     small, expand = collapse(settled.sizes)
-    loaded = machine.under_load()
+    loaded, split = machine.under_load(), settled.layout.schedule is not None
     operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), loaded))
-    operators = gathered(operators, expand, power=power) if expand else operators
+    operators = gathered(operators, expand, power=power, split=split) if expand else operators
     technique_terms: list[Term] = []
     lines: list[Line] = []
     for technique in techniques:

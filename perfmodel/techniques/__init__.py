@@ -24,6 +24,7 @@ from perfmodel.techniques import (
     sharding,
     state_exchange,
     tensor_parallel,
+    zero_bubble,
     zero_infinity,
     zeroth_order,
 )
@@ -42,6 +43,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     expert_parallel.TECHNIQUE,
     expert_locality.TECHNIQUE,
     pipeline_parallel.TECHNIQUE,
+    zero_bubble.TECHNIQUE,
     sharding.TECHNIQUE,
     recompute.TECHNIQUE,
     optimizer_offload.TECHNIQUE,

@@ -53,6 +53,8 @@ class Term(NamedTuple):
     """Part of the attention core, which selective recomputation replays on its own."""
     compute: Seconds = 0.0
     memory: Seconds = 0.0
+    of_weights: bool = False
+    """A weight gradient, which no other pass waits for."""
 
 
 class Line(NamedTuple):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.errors import Conflict
 
-__all__ = ["Layout", "merge_layouts"]
+__all__ = ["Layout", "Schedule", "merge_layouts"]
 
 
 def product(default: Scalar = 1.0) -> Any:
@@ -35,6 +35,23 @@ def least_of(default: Scalar = 1.0) -> Any:
 def owner(default: Any = None) -> Any:
     """Field that one active technique may set; two are a conflict."""
     return field(default=default, metadata={"merge": "owner"})
+
+
+class Schedule(NamedTuple):
+    """A pipeline schedule other than 1F1B; the backward pass comes in two parts, of the inputs and of the weights.
+
+    Parameters
+    ----------
+    bubble : (forward, inputs, weights) seconds of a stage and micro-batch -> idle seconds for each further stage.
+    held : stages -> micro-batches that every stage keeps the activations of.
+    order : (stages, micro-batches, stage) -> passes of a stage in order, as (``F``, ``B`` or ``W``, micro-batch).
+    staggered : stages end one after another and start the next step so, without a common barrier.
+    """
+
+    bubble: Callable[[Scalar, Scalar, Scalar], Scalar]
+    held: Callable[[Scalar], Scalar]
+    order: Callable[[int, int, int], list[tuple[str, int]]]
+    staggered: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,8 +108,8 @@ class Layout:
     """Share of materialised attention scores kept for the backward pass [1]."""
     virtual_stages: Scalar = product()
     """Model chunks per pipeline stage."""
-    schedule: Callable[..., Scalar] | None = owner()
-    """Function (stage times, settled) -> idle seconds of a pipeline; ``None`` is 1F1B."""
+    schedule: Schedule | None = owner()
+    """Order of the passes of a pipeline; ``None`` is 1F1B, plain or interleaved."""
     state_exchange: Callable[..., tuple[Scalar, bool]] | None = owner()
     """Function (network, group, state bytes, token bytes) -> (seconds, hidden) of ranks that share a sequence; ``None``
     gathers the recurrent states."""

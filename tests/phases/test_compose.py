@@ -11,7 +11,8 @@ import pytest
 from planning import setting, well_formed_plans
 
 from perfmodel.phases.compose import Beside, Idle, Longest, Serial, Slot, Times
-from perfmodel.phases.training import in_flight, one_forward_one_backward, step_tree
+from perfmodel.phases.pipeline import in_flight, one_forward_one_backward
+from perfmodel.phases.training import step_tree
 from perfmodel.techniques.base import Term
 
 
