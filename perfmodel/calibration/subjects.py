@@ -77,7 +77,7 @@ class Place(NamedTuple):
     per_node: float
 
     def network(self, library: str) -> Network:
-        """Network with that library; with ideal algorithms if the machine states nothing of it."""
+        """Network with that library; with ideal algorithms if nothing is known of it."""
         from perfmodel.network.build import build_network
 
         known = library if library in self.system.cluster.collectives else None
@@ -97,12 +97,12 @@ def _folded(label: str) -> str:
 
 @lru_cache(maxsize=1)
 def _machines() -> tuple[tuple[Entry, System], ...]:
-    """Shipped clusters: those that state a communication library first, then those with the fewest levels."""
+    """Shipped clusters: those that were timed first, then those with the fewest levels."""
     found = [(entry, load_system(entry.path)) for entry in cluster_names()]
 
     def order(pair: tuple[Entry, System]) -> tuple[bool, int, str]:
         cluster = pair[1].cluster
-        return not cluster.collectives, len(cluster.levels), pair[0].name
+        return not cluster.measured_as, len(cluster.levels), pair[0].name
 
     return tuple(sorted(found, key=order))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from perfmodel.insight.kernels import KernelUse, told
+from perfmodel.insight.links import borrowed_libraries
 from perfmodel.insight.setting import Setting, position_limit
 from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
@@ -49,6 +50,9 @@ def assumptions(
         )
     name, version = setting.framework.name, setting.framework.version
     found.append((f"software behaves like {name} {version}", "--framework"))
+    libraries = borrowed_libraries(setting.system)
+    if libraries:
+        found.append((libraries, "--hw"))
     if uses:
         found.append((told(uses, setting.framework.kernels), "--framework"))
     if best is not None and best.quality is None:

@@ -9,15 +9,14 @@ from typing import Any
 
 from perfmodel.insight.confidence import draw
 from perfmodel.insight.kernels import kernels_in_use
+from perfmodel.insight.links import network_spread
 from perfmodel.insight.notes import EFFICIENT, assumptions, provenance
 from perfmodel.insight.setting import Question, Setting, make_setting
 from perfmodel.insight.whynot import nearest_rejected, what_would_do
-from perfmodel.machine.build import DEFAULT_SPREAD
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.problems import ServingProblem
 from perfmodel.solver.result import Answer, Certificate, EvaluatedPlan, ParetoPoint, Rival, ScalingRow
 from perfmodel.solver.search import Candidate, Outcome, search
-from perfmodel.specs.system import System
 
 __all__ = ["EFFICIENT", "Question", "Setting", "answer", "make_setting"]
 
@@ -39,7 +38,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     timed, delaying = PASSES[setting.phase]
     uses = kernels_in_use(setting, candidates[0].plan, timed)
     others = kernels_in_use(setting, candidates[0].plan, delaying) if delaying else {}
-    scores, spread = [c.score for c in candidates], _network_spread(setting.system)
+    scores, spread = [c.score for c in candidates], network_spread(setting.system)
     draws = draw(plans, scores, uses, others, network_spread=spread)
     best = replace(plans[0], interval=draws.interval)
     rivals = tuple(
@@ -116,15 +115,6 @@ def _device_time(plan: EvaluatedPlan) -> dict[str, float]:
     rows = {r.name: r.seconds * share for r in plan.terms}
     rows["prefill of other requests"] = max(plan.seconds - plan.timed_seconds, 0.0) * share
     return rows
-
-
-def _network_spread(system: System) -> float:
-    """Relative half-width of the link efficiencies; the widest of the levels."""
-    spreads = [
-        level.efficiency.spread if level.efficiency.spread is not None else DEFAULT_SPREAD[level.efficiency.kind]
-        for level in system.cluster.levels.values()
-    ]
-    return max(spreads, default=0.0)
 
 
 def _certificate(setting: Setting, outcome: Outcome, elapsed: float, gap: float | None) -> Certificate:

@@ -10,7 +10,19 @@ from pydantic import Field, model_validator
 from perfmodel.specs.facts import Capacity, Duration, Fact, Number, Ratio, Spec
 from perfmodel.specs.sources import check_sources
 
-__all__ = ["ALGORITHMS", "FACTS", "LevelConstants", "LibraryFacts", "LibraryFile", "ProtocolFacts", "completed"]
+__all__ = [
+    "ALGORITHMS",
+    "FACTS",
+    "USUAL",
+    "LevelConstants",
+    "LibraryFacts",
+    "LibraryFile",
+    "ProtocolFacts",
+    "completed",
+]
+
+USUAL = "library "
+"""What the sources of facts begin with that a machine takes from the file of libraries."""
 
 Algorithm = Literal[
     "ring",
@@ -70,17 +82,36 @@ class LibraryFacts(Spec):
     protocols: dict[Algorithm, dict[str, ProtocolFacts]] = Field(default_factory=dict)
     levels: dict[str, LevelConstants] = Field(default_factory=dict)
 
+    @property
+    def facts(self) -> list[Fact]:
+        """All that is said of its protocols."""
+        protocols = [p for named in self.protocols.values() for p in named.values()]
+        return [fact for p in protocols for name in FACTS if (fact := getattr(p, name)) is not None]
+
 
 class LibraryFile(Spec):
     """Libraries as they run where nothing was measured."""
 
     sources: dict[str, str]
+    usual: dict[str, str] = Field(default_factory=dict)
+    """Library by device family, for clusters that name none."""
     libraries: dict[str, LibraryFacts]
 
     @model_validator(mode="after")
     def _sources_exist(self) -> LibraryFile:
         check_sources(self, self.sources)
         return self
+
+    @model_validator(mode="after")
+    def _usual_ones_exist(self) -> LibraryFile:
+        for family, name in self.usual.items():
+            if name not in self.libraries:
+                raise ValueError(f"usual.{family}: no library {name}; there are {', '.join(self.libraries)}")
+        return self
+
+    def usual_for(self, family: str | None) -> list[str]:
+        """Name of the library that devices of a family usually run; none for families that are not listed."""
+        return [self.usual[family]] if family in self.usual else []
 
 
 def completed(stated: Mapping[str, LibraryFacts], known: LibraryFile) -> tuple[dict[str, LibraryFacts], dict[str, str]]:
@@ -98,15 +129,8 @@ def completed(stated: Mapping[str, LibraryFacts], known: LibraryFile) -> tuple[d
                 title: _filled(mine.get(title, ProtocolFacts()), protocol) for title, protocol in named.items()
             } | {title: protocol for title, protocol in mine.items() if title not in named}
         found[name] = own.model_copy(update={"protocols": protocols})
-    sources = {
-        fact.source
-        for library in found.values()
-        for protocols in library.protocols.values()
-        for protocol in protocols.values()
-        for fact in (getattr(protocol, name) for name in FACTS)
-        if fact is not None
-    }
-    texts = {f"library {key}": text for key, text in known.sources.items()}
+    sources = {fact.source for library in found.values() for fact in library.facts}
+    texts = {f"{USUAL}{key}": text for key, text in known.sources.items()}
     return found, {key: text for key, text in texts.items() if key in sources}
 
 
@@ -116,5 +140,5 @@ def _filled(own: ProtocolFacts, usual: ProtocolFacts) -> ProtocolFacts:
     for name in FACTS:
         fact = getattr(usual, name)
         if getattr(own, name) is None and fact is not None:
-            update[name] = fact.model_copy(update={"source": f"library {fact.source}"})
+            update[name] = fact.model_copy(update={"source": f"{USUAL}{fact.source}"})
     return own.model_copy(update=update)

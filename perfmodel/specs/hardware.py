@@ -238,7 +238,8 @@ class Cluster(Spec):
     levels: dict[str, Level] = Field(default_factory=dict)
     """Nearest first. The product of ``members`` must cover all devices; the last level may be partly filled."""
     collectives: dict[str, LibraryFacts] = Field(default_factory=dict)
-    """Communication libraries that run on this machine; plans use the first. Without one, ideal algorithms."""
+    """Communication libraries that run on this machine; plans use the first. ``like: NAME`` takes those of another
+    cluster. Without any, the usual one of the devices; without protocols (``ideal: {}``), ideal algorithms."""
     measured_as: tuple[str, ...] = ()
     """What published timings call this machine."""
     software: Software | None = None

@@ -11,10 +11,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from perfmodel.errors import UnknownName
-from perfmodel.specs.collectives import LibraryFile, completed
+from perfmodel.specs.collectives import LibraryFacts, LibraryFile, completed
 from perfmodel.specs.facts import Spec, fact
 from perfmodel.specs.hardware import Accelerator, Cluster, Device, DeviceClass, Node
 from perfmodel.specs.kernels import KernelConstants, Operator
+from perfmodel.specs.like import likened
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import class_file, find_device, find_hardware, library_file
 from perfmodel.specs.operation import (
@@ -64,6 +65,7 @@ class System:
     engines : engines beside each accelerator, by the cluster's names for them.
     class_constants : default kernel constants by device class, operator class and number format.
     files : the files it was read from.
+    libraries_of : cluster whose communication libraries stand for its own; empty if none do.
     """
 
     cluster: Cluster
@@ -72,6 +74,7 @@ class System:
     engines: Mapping[str, Device]
     class_constants: Constants
     files: tuple[Path, ...] = ()
+    libraries_of: str = ""
 
     @property
     def name(self) -> str:
@@ -91,8 +94,8 @@ def load_system(name: str | Path) -> System:
     if _is_device(document):
         device = _device(document)
         return _operated(System(_cluster_of_one(device), device, None, {}, _class_constants(), (document.path,)))
-    cluster = parse(Cluster, document)
-    return _operated(_resolved(cluster, document))
+    document, origin = likened(document)
+    return _operated(replace(_resolved(parse(Cluster, document), document), libraries_of=origin))
 
 
 def _operated(system: System) -> System:
@@ -152,10 +155,17 @@ def _resolved(cluster: Cluster, document: Document) -> System:
     host = device(node.host.device, "host") if node.host else None
     engines = {name: device(e.device, "engines", name) for name, e in node.engines.items()}
     check_cluster(cluster, document, accelerator, engines)
-    if cluster.collectives:
-        libraries, sources = completed(cluster.collectives, known_libraries())
-        cluster = cluster.model_copy(update={"collectives": libraries, "sources": {**cluster.sources, **sources}})
-    return System(cluster, accelerator, host, engines, _class_constants(), tuple(files))
+    return System(_with_libraries(cluster, accelerator), accelerator, host, engines, _class_constants(), tuple(files))
+
+
+def _with_libraries(cluster: Cluster, accelerator: Device) -> Cluster:
+    """The cluster with everything its libraries do; with the usual one of its devices if it names none."""
+    known = known_libraries()
+    stated = cluster.collectives or {n: LibraryFacts() for n in known.usual_for(accelerator.family) if cluster.levels}
+    if not stated:
+        return cluster
+    libraries, sources = completed(stated, known)
+    return cluster.model_copy(update={"collectives": libraries, "sources": {**cluster.sources, **sources}})
 
 
 def _cluster_of_one(device: Device) -> Cluster:
