@@ -146,7 +146,7 @@ def tabulate(model: IterationModel, *, sequences: int, tokens: int, context: int
     chunks = np.maximum(q / (2.0 * a), 1.0)
     queries = q / chunks
     chunk_mixers = _rows(model.chunk_mixers(chunks, queries, np.maximum(a + 0.5 * queries, queries)), news, keys)
-    largest = float(decode_mixers.max() + chunk_mixers.max())
+    largest = float(decode_mixers.max() + chunk_mixers.max()) or 1.0
     mixers = np.concatenate(([0.0], np.geomspace(largest * 1e-5, largest, MIXER_KNOTS)))
     t, m = _grid(news, mixers)
     mixed = _rows(model.mixed(t, np.ones_like(t), m), news, mixers)
@@ -181,20 +181,20 @@ class _Linear:
         return self.fixed + self.per_sequence * sequences + 0.0 * context
 
     def mixed(self, tokens: Scalar, rows: Scalar, mixers: Seconds) -> Seconds:
-        return self.fixed + self.per_token * tokens + self.per_sequence * (rows - 1.0) + 0.0 * mixers
+        return self.fixed + self.per_sequence * (rows - 1.0) + mixers + 0.0 * tokens
 
     def decode_mixers(self, sequences: Scalar, context: Scalar) -> Seconds:
-        return 1e-12 * sequences * context
+        return 0.0 * sequences * context
 
     def chunk_mixers(self, sequences: Scalar, queries: Scalar, context: Scalar) -> Seconds:
-        return 1e-12 * sequences * queries * context
+        return self.per_token * sequences * queries + 0.0 * context
 
 
 def constant_tables(
     fixed: float, per_token: float = 0.0, per_sequence: float = 0.0, *, sequences: int = 64, tokens: int = 2048,
     context: int = 8192,
 ) -> IterationTables:  # fmt: skip
-    """Tables of iterations that take ``fixed`` seconds plus so much per token and per sequence [s].
+    """Tables of iterations that take ``fixed`` seconds plus so much per prompt token and per sequence [s].
 
     Examples
     --------
