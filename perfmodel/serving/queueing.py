@@ -7,8 +7,8 @@ Every iteration decodes the running sequences and computes the prompts that arri
 with the decode pass :math:`a` and what a prompt adds, :math:`w`. That is a queue with gated service and vacations of
 length :math:`a` (H. Takagi, Queueing Analysis, vol. 1, 1991): a request waits for the rest of the iteration it comes
 into, then for the one that holds its prompt. Moments of iterations follow from the recursion; the batch is the fixed
-point of Little's law. Valid while prompts of one iteration fit its token budget and the batch hardly fluctuates: against
-the simulator of a plan, time to first token is within 15 % up to 0.8 of the stable rate, and too short beyond.
+point of Little's law. Valid while prompts of one iteration fit its token budget and the batch hardly fluctuates:
+against the simulator of a plan, time to first token is within 15 % up to 0.8 of the stable rate, and too short beyond.
 """
 
 from __future__ import annotations
