@@ -15,7 +15,9 @@ from typing import Any
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.planner import answer
 from perfmodel.insight.setting import Question, Setting, make_setting, within_positions
+from perfmodel.insight.timeline import Timeline, timeline_of
 from perfmodel.solver.evaluate import evaluate_plan
+from perfmodel.solver.problems import TrainingProblem
 from perfmodel.solver.result import Answer, EvaluatedPlan
 from perfmodel.solver.space import column_value
 from perfmodel.specs.framework import Framework, load_framework
@@ -34,6 +36,7 @@ __all__ = [
     "plan",
     "plan_columns",
     "settings_of",
+    "timeline",
     "usual_framework",
 ]
 
@@ -232,6 +235,26 @@ def estimate(
     x = plan_columns(setting, columns, devices)
     plan = evaluate_plan(setting.problem, x)
     return Estimate(loaded, system, setting.phase, setting.workload.name, plan, request, setting.workload)
+
+
+def timeline(asked: Request, model: Model, system: System, plan: EvaluatedPlan, workload: str) -> Timeline:
+    """Draw one step of a training plan pass by pass, stage by stage.
+
+    Parameters
+    ----------
+    asked, model, system : of the answer or the estimate that the plan comes from.
+    plan : the plan.
+    workload : name of the workload it was made for.
+
+    Raises
+    ------
+    SpecError
+        If the plan serves.
+    """
+    setting = next(s for s in settings_of(asked, model, system) if s.workload.name == workload)
+    if not isinstance(setting.problem, TrainingProblem):
+        raise SpecError("a timeline shows a training step", field="workload", found=workload)
+    return timeline_of(setting.problem.evaluate(Plan(**plan.columns)))
 
 
 def plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from perfmodel.cli.plan import FRAMEWORK, HARDWARE, JSON, MODEL, SET, SET_WORKLOAD, USE, WIDTH
@@ -25,6 +27,12 @@ def command(
     set_: list[str] = SET,
     set_workload: list[str] = SET_WORKLOAD,
     framework: str | None = FRAMEWORK,
+    timeline: Path | None = typer.Option(
+        None,
+        "--timeline",
+        metavar="FILE",
+        help="Also draw one training step: FILE.svg, or FILE.json for a trace viewer.",
+    ),
     json: bool = JSON,
     width: int | None = WIDTH,
 ) -> None:
@@ -37,6 +45,7 @@ def command(
     for name, value in columns.items():
         if isinstance(value, tuple):
             raise SpecError("one plan has one value", field="--pin", found=f"{name}={value}", allowed="perfmodel plan")
+    output.check_report(timeline, "--timeline", (".svg", ".json"))
     page = None if json else output.page(width)
 
     from perfmodel import api
@@ -46,6 +55,12 @@ def command(
         changes=options.pairs("--set", set_) or None,
         workload_changes=options.workload_changes(set_workload) or None, framework=framework,
     )  # fmt: skip
+    if timeline is not None:
+        from perfmodel.report import timeline as drawing
+
+        drawn = api.timeline(found.request, found.model, found.system, found.plan, found.workload)
+        draw = drawing.as_svg if timeline.suffix == ".svg" else drawing.as_json
+        output.write_report(timeline, draw(drawn))
     if json:
         from perfmodel.report import jsonable
 

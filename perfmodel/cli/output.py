@@ -86,17 +86,21 @@ def print_json(data: Any) -> None:
     sys.stdout.flush()
 
 
-def check_report(path: Path | None) -> None:
-    """Refuse a report path that cannot be written, before any work is done."""
+def check_report(path: Path | None, flag: str = "--report", suffixes: Sequence[str] = ()) -> None:
+    """Refuse a path that cannot be written, or of none of the ``suffixes``, before any work is done."""
     if path is None:
         return
+    if suffixes and path.suffix not in suffixes:
+        raise SpecError(
+            "not a kind of file that can be written", field=flag, found=str(path), allowed=" or ".join(suffixes)
+        )
     if path.is_dir():
-        raise SpecError("is a folder; give the name of a file in it", field="--report", found=str(path))
+        raise SpecError("is a folder; give the name of a file in it", field=flag, found=str(path))
     parent = path.parent
     if not parent.is_dir():
-        raise SpecError(f"the folder {parent} does not exist", field="--report", found=str(path))
+        raise SpecError(f"the folder {parent} does not exist", field=flag, found=str(path))
     if not os.access(parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise SpecError("may not be written", field="--report", found=str(path))
+        raise SpecError("may not be written", field=flag, found=str(path))
 
 
 def write_report(path: Path, text: str) -> None:

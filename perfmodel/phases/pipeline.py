@@ -12,6 +12,7 @@ from perfmodel.techniques.settled import Settled
 from perfmodel.units import Seconds
 
 __all__ = [
+    "Order",
     "Pass",
     "in_flight",
     "interleaved_order",

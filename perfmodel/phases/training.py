@@ -226,7 +226,7 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
     first = Serial((heavy, embed, Times(where(s.stages > 1.0, shared, 1.0), head)))
     last = Serial((light, Times(where(s.stages > 1.0, 1.0 - spread + shared, 0.0), head)))
     busiest = Serial((Longest((first, last)), boundary))
-    every = s.layers * layer.elapsed() + embed.elapsed() + head.elapsed() + s.stages * boundary.elapsed()
+    every = every_stage(s, found)
     idle = one_forward_one_backward(busiest.elapsed(), every, s)
     if s.layout.schedule is not None:
         others = maximum(every - busiest.elapsed(), 0.0)
@@ -236,6 +236,12 @@ def step_tree(s: Settled, terms: Sequence[Term]) -> Serial:
     step = Serial(tuple(parts))
     outer = tuple(_outer(t, step) for t in found.outer)
     return Serial((*parts, *outer)) if outer else step
+
+
+def every_stage(s: Settled, found: Pieces) -> Seconds:
+    """Time of one micro-batch on all stages together [s]."""
+    ends = found.embed.elapsed() + found.head.elapsed()
+    return s.layers * found.layer.elapsed() + ends + s.stages * found.boundary.elapsed()
 
 
 def pass_shares(s: Settled, terms: Sequence[Term]) -> tuple[Scalar, Scalar, Scalar]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from perfmodel.api import Answers, Comparison
+from perfmodel.api import Answers, Comparison, timeline
 from perfmodel.report import tables, verdict
+from perfmodel.report import timeline as drawing
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import estimate_command, hints
 from perfmodel.report.words import (
@@ -35,6 +36,7 @@ def render(answers: Answers, command: str, compared: Comparison | None = None) -
         text += _what_if(compared)
     for view, found in zip(seen, answers.answers, strict=True):
         text += _answer(view, found)
+        text += _timeline(answers, view, found)
     text += _provenance(seen[0], answers.answers)
     asked = list(zip(seen, answers.answers, strict=True))
     text += ["", "## What to ask next", "", "```", *hints(asked), "```"]
@@ -118,6 +120,15 @@ def _details(view: View, plan: EvaluatedPlan) -> list[str]:
         text += _table(("memory", "what", "GiB"), lines)
     numbers = [(n, "not known" if v is None else format_number(v, 4)) for n, v in plan.metrics.items()]
     return [*text, "", "### All numbers", *_table(("metric", "value"), numbers)]
+
+
+def _timeline(answers: Answers, view: View, found: Answer) -> list[str]:
+    """One step stage by stage, where there is more than one stage."""
+    if found.best is None or found.phase != "training" or len(found.best.ledgers) < 2:
+        return []
+    drawn = timeline(answers.request, answers.model, answers.system, found.best, view.workload.name)
+    once = f"One step of {format_seconds(drawn.seconds)}, a line per pipeline stage: {drawing.legend(drawn)}."
+    return ["", "### Timeline", "", once, "", "```", *drawing.as_text(drawn), "```"]
 
 
 def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
