@@ -151,13 +151,19 @@ def build_space(techniques: Sequence[Technique], situation: Situation, pinned: M
     UnknownName
         If a pinned column belongs to no active technique.
     """
-    axes = [axis for t in techniques for axis in t.axes(situation)]
-    known = {name for axis in axes for name in axis.columns}
+    axes = [(t, axis) for t in techniques for axis in t.axes(situation)]
+    known = {name for _, axis in axes for name in axis.columns}
     for name in pinned:
         if name not in known:
             raise UnknownName("plan column", name, known, remedy="it may belong to a technique that needs --use")
-    kept = [_pin(axis, pinned) for axis in axes]
+    kept = [_worth(t, _pin(axis, pinned), situation) for t, axis in axes]
     return Space(tuple(a for a in kept if a.structural), tuple(a for a in kept if not a.structural))
+
+
+def _worth(technique: Technique, axis: Axis, situation: Situation) -> Axis:
+    """Values that no other beats in every plan; what the user pinned is never beaten by what he did not."""
+    values = technique.undominated(axis.values, situation)
+    return axis._replace(values=values, left_out=axis.left_out + len(axis.values) - len(values))
 
 
 def _pin(axis: Axis, pinned: Mapping[str, Any]) -> Axis:

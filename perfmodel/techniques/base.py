@@ -117,6 +117,11 @@ def _no_axes(situation: Situation) -> tuple[Axis, ...]:
     return ()
 
 
+def _all(values: tuple[tuple[Any, ...], ...], situation: Situation) -> tuple[tuple[Any, ...], ...]:
+    del situation
+    return values
+
+
 def _nothing(*_: Any) -> Any:
     return ()
 
@@ -145,6 +150,8 @@ class Technique(NamedTuple):
     by_name : it widens the search, or few have the software: searched only when asked for by name.
     describe : plan -> words, none to stay silent; without it, the columns away from neutral are listed.
     choice : column whose values may follow its name, as ``--use NAME=VALUE``.
+    undominated : values of its axis, situation -> those that no other of them beats or equals in time, memory and
+        legality whatever the rest of the plan; the others need not be searched.
     """
 
     name: str
@@ -162,3 +169,4 @@ class Technique(NamedTuple):
     by_name: bool = False
     describe: Callable[[Any], str] | None = None
     choice: str | None = None
+    undominated: Callable[[tuple[tuple[Any, ...], ...], Situation], tuple[tuple[Any, ...], ...]] = _all

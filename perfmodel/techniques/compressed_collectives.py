@@ -126,6 +126,33 @@ def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     return {"whole gradient": f.shards(s.layout.gradients_shards) * f.shards(s.layout.weights_shards)}
 
 
+MORE = ("warm_up", "feedback", "server_feedback", "density", "scatter", "gradient_traffic", "weight_traffic",
+        "weight_scales")  # fmt: skip
+"""Numbers of a compressor of which more costs time or memory and never saves any."""
+
+
+def _kind(c: Compressor) -> tuple[bool, ...]:
+    """Compressors of one kind differ in numbers only."""
+    return c.gathered, c.at_update, c.whole_gradient, c.gradients_wire is None, c.weights is None
+
+
+def _costs(c: Compressor) -> tuple[float, ...]:
+    return (c.gradients_wire or 0.0, 0.0 if c.weights is None else c.weights.value, *(c.value(n) for n in MORE))
+
+
+def undominated(values: tuple[tuple[Any, ...], ...], situation: Situation) -> tuple[tuple[Any, ...], ...]:
+    """Compressors that none of their kind beats in every number, where the loss of quality does not choose."""
+    if "compressed_collectives" not in situation.excused:
+        return values
+    found = {v: compressors()[v[0]] for v in values if v[0] != OFF}
+
+    def beaten(c: Compressor) -> bool:
+        rivals = [_costs(r) for r in found.values() if _kind(r) == _kind(c) and _costs(r) != _costs(c)]
+        return any(all(p <= q for p, q in zip(rival, _costs(c), strict=True)) for rival in rivals)
+
+    return tuple(v for v in values if v not in found or not beaten(found[v]))
+
+
 def describe(x: Plan) -> str:
     """The compressor by its title; nothing without one."""
     c = _chosen(x)
@@ -147,4 +174,5 @@ TECHNIQUE = Technique(
     opt_in=True,
     describe=describe,
     choice="compressor",
+    undominated=undominated,
 )

@@ -73,19 +73,37 @@ def chunked(s: Settled, machine: Machine, size: Bytes, scatter: Seconds, gather:
     return piece * (minimum(scatter, beside) + minimum(gather, beside))
 
 
-WAYS: dict[str, Callable[..., Seconds]] = {"fused": fused, "chunked": chunked}
+def either(s: Settled, machine: Machine, size: Bytes, scatter: Seconds, gather: Seconds) -> Seconds:
+    """Whichever of both hides more."""
+    return maximum(*(way(s, machine, size, scatter, gather) for way in (fused, chunked)))
+
+
+AFTER, EITHER = "after", "either"
+WAYS: dict[str, Callable[..., Seconds]] = {"fused": fused, "chunked": chunked, EITHER: either}
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """After the product, beside its pieces, or out of it."""
+    """After the product, out of it, beside its pieces, or by whichever of both hides more."""
     del situation
-    return (Axis.of("sums", ["after", *WAYS], structural=True),)
+    return (Axis.of("sums", [AFTER, *WAYS], structural=True),)
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     """The function that says how much hides."""
     del situation
-    return {} if x.sums == "after" else {"sums_hidden": WAYS[x.sums]}
+    return {} if x.sums == AFTER else {"sums_hidden": WAYS[x.sums]}
+
+
+def undominated(values: tuple[tuple[Any, ...], ...], situation: Situation) -> tuple[tuple[Any, ...], ...]:
+    """Sums beside their product never take longer than behind it, nor the better of both ways; nothing else differs."""
+    del situation
+    return ((EITHER,),) if (EITHER,) in values else tuple(v for v in values if v != (AFTER,)) or values
+
+
+def describe(x: Plan) -> str:
+    """How the sums of tensor ranks travel."""
+    words = {"fused": "fused with", "chunked": "beside chunks of", EITHER: "fused with or beside chunks of"}
+    return "" if x.sums == AFTER else f"tensor sums {words[x.sums]} their products"
 
 
 TECHNIQUE = Technique(
@@ -93,8 +111,10 @@ TECHNIQUE = Technique(
     summary="partial sums of tensor parallelism travel beside the product that makes them",
     source="S. Pati et al. (T3), arXiv:2401.16677; chunked: S. Wang et al., ASPLOS 2023",
     phases=frozenset({"training", "serving"}),
-    neutral={"sums": "after"},
+    neutral={"sums": AFTER},
     axes=axes,
     layout=layout,
     opt_in=True,
+    describe=describe,
+    undominated=undominated,
 )

@@ -190,6 +190,32 @@ def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     return {"fragments": maximum(x.fragments / s.layers, where(x.regions > 1.0, x.fragments / x.local_steps, 0.0))}
 
 
+def undominated(values: tuple[tuple[Any, ...], ...], situation: Situation) -> tuple[tuple[Any, ...], ...]:
+    """Settings that no other of as many regions and fragments beats, where the loss of quality does not choose.
+
+    Time falls with rarer exchanges, fewer bytes and more overlap, memory with less momentum and nothing travelling.
+    """
+    if "local_steps" not in situation.excused:
+        return values
+
+    def costs(v: tuple[Any, ...]) -> tuple[float, ...]:
+        _, period, fragments, overlap, wire, momentum, growth = v
+        travelling = 4.0 / fragments if overlap > 0.0 else 0.0
+        return (-period, float(synchronisations(period, growth)), -overlap, wire, 8.0 * momentum + travelling)
+
+    best: dict[tuple[float, float], list[tuple[Any, ...]]] = {}
+    for v in values:
+        best.setdefault((v[0], v[2]), []).append(v)
+    beaten = {
+        a
+        for alike in best.values()
+        for i, a in enumerate(alike)
+        for j, b in enumerate(alike)
+        if i != j and all(p <= q for p, q in zip(costs(b), costs(a), strict=True)) and (costs(b) != costs(a) or j < i)
+    }
+    return tuple(v for v in values if v not in beaten)
+
+
 def describe(x: Plan) -> str:
     """The setting in words; nothing where there is one region."""
     if x.regions <= 1.0:
@@ -219,4 +245,5 @@ TECHNIQUE = Technique(
     legal=legal,
     opt_in=True,
     describe=describe,
+    undominated=undominated,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Group, Network
+from perfmodel.operators.state import recurrent_bytes
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan
 from perfmodel.units import Bytes, Seconds
@@ -34,7 +35,6 @@ EXCHANGES: dict[str, Callable[[Network, Group, Bytes, Bytes], tuple[Seconds, boo
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
     """The gather of states, and the two older ways."""
-    del situation
     return (Axis.of("state_exchange", ["gather", *EXCHANGES], structural=True),)
 
 
@@ -42,6 +42,13 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     """The function that times the exchange, where it is not the gather."""
     del situation
     return {} if x.state_exchange == "gather" else {"state_exchange": EXCHANGES[x.state_exchange]}
+
+
+def undominated(values: tuple[tuple[Any, ...], ...], situation: Situation) -> tuple[tuple[Any, ...], ...]:
+    """All of them for models that have states; without any, all are the same."""
+    if recurrent_bytes(situation.architecture, kv_split=1.0) > 0.0:
+        return values
+    return values[:1]
 
 
 TECHNIQUE = Technique(
@@ -53,4 +60,5 @@ TECHNIQUE = Technique(
     axes=axes,
     layout=layout,
     opt_in=True,
+    undominated=undominated,
 )

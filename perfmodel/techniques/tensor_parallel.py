@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, maximum, where
+from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.bounds import all_reduce_bound
 from perfmodel.network.collectives import all_gather, all_reduce, reduce_scatter
@@ -66,7 +66,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     training, framework = s.situation.phase == "training", s.framework or {}
     seconds = where(s.layout.activations_whole > 0.0, whole, scatter + gather) if training else whole
     if s.layout.sums_hidden is not None:
-        seconds = scatter + gather - s.layout.sums_hidden(s, machine, size, scatter, gather)
+        seconds = minimum(seconds, scatter + gather - s.layout.sums_hidden(s, machine, size, scatter, gather))
     exposed = framework.get("tensor_exposed", 1.0)
     waiting = call_latency(group, framework)
     bound = all_reduce_bound(net, group, size)
