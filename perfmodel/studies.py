@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.api import Request, load, plan_columns, settings_of, usual_framework
-from perfmodel.errors import SpecError
+from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.setting import Question
 from perfmodel.specs.framework import load_framework
 from perfmodel.specs.locate import find_model
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from perfmodel.insight.fleet import FleetAnswer
     from perfmodel.insight.lengths import MixedLengths
     from perfmodel.insight.roofline import Roofline
+    from perfmodel.insight.scaling import Scaling
     from perfmodel.insight.simulation import Simulated
     from perfmodel.serving.simulation import Router
     from perfmodel.specs.trace import Arrival
 
-__all__ = ["Rooflines", "Simulation", "assign_sequences", "fleet", "roofline", "simulate"]
+__all__ = ["Rooflines", "ScaleStudy", "Simulation", "assign_sequences", "fleet", "roofline", "scale", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -228,3 +229,55 @@ def simulate(
     x = plan_columns(setting, columns or {}, None)
     found = run(setting, x, arrivals, options, identity=source, progress=progress, stop=stop)
     return Simulation(setting.model, setting.system, setting.framework.name, dict(columns or {}), source, found)
+
+
+@dataclass(frozen=True)
+class ScaleStudy:
+    """The best plan of every size of a machine."""
+
+    model: Model
+    system: System
+    workload: Workload
+    found: Scaling
+
+
+def scale(
+    model: str | Path,
+    hw: str | Path,
+    workload: str | Path = "pretrain",
+    *,
+    devices: Sequence[int] | None = None,
+    step: str = "doubling",
+    pin: Mapping[str, Any] | None = None,
+    use: tuple[str, ...] = (),
+    changes: Mapping[str, Any] | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> ScaleStudy:
+    """Find the best training plan of every size.
+
+    Parameters
+    ----------
+    devices : two numbers are a range of sizes, more are the sizes themselves; the whole machine if left out.
+    step : sizes of a range, as in :data:`perfmodel.insight.scaling.STEPS`.
+    model, hw, workload, pin, use, changes, workload_changes, framework : as in :func:`perfmodel.plan`.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such step.
+    SpecError
+        If the workload serves, or a size is beyond the machine.
+    """
+    from perfmodel.insight.scaling import STEPS, device_counts, scaling
+
+    if step not in STEPS:
+        raise UnknownName("step", step, STEPS, remedy="there are " + ", ".join(STEPS))
+    request = Request(model, hw, workload, Question(None, None, pin, tuple(use)), changes, workload_changes, framework)
+    loaded, system = load(request)
+    setting = settings_of(request, loaded, system)[0]
+    machine = setting.machine
+    counts = tuple(devices or (machine.per_node, machine.devices))
+    if len(counts) == 2:
+        counts = device_counts(machine.per_node, counts[0], min(counts[1], machine.devices), step)
+    return ScaleStudy(loaded, system, setting.workload, scaling(setting, counts))

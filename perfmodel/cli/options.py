@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["kind_of", "pairs", "pins", "required", "share", "techniques", "workload_changes"]
+__all__ = ["kind_of", "pairs", "pins", "required", "share", "sizes", "techniques", "workload_changes"]
 
 _LISTED = 200
 
@@ -159,3 +159,17 @@ def _kinds_of_field(path: str) -> set[str]:
         known = {n for model in KINDS.values() for n in model.model_fields}
         raise UnknownName("workload field", path, known, remedy="perfmodel specs show pretrain lists them")
     return kinds
+
+
+def sizes(flag: str, text: str | None) -> tuple[int, ...] | None:
+    """Read ``64-1024`` as the two ends of a range and ``64,128,192`` as sizes; one size is a range of one."""
+    if text is None:
+        return None
+    parts = text.split("-") if "-" in text else text.split(",")
+    try:
+        found = tuple(int(part) for part in parts)
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1 or ("-" in text and (len(found) != 2 or found[0] > found[1])):
+        raise SpecError("not sizes", field=flag, found=text, allowed="a range, 64-1024, or sizes, 64,128,192")
+    return found * 2 if len(found) == 1 else found
