@@ -102,6 +102,10 @@ def assign_sequences(
     """
     from perfmodel.insight.lengths import mixed_lengths
 
+    if column not in ("ulysses", "cp"):
+        raise SpecError(
+            "ranks share a sequence by one of two ways", field="column", found=column, allowed="ulysses, cp"
+        )
     if not lengths or min(lengths) < 1:
         raise SpecError("sequences of one token or more are needed", field="lengths", found=list(lengths)[:3])
     request = Request(
@@ -109,7 +113,8 @@ def assign_sequences(
     )
     setting = settings_of(request, *load(request))[0]
     plan_columns(setting, {**(columns or {}), column: 1}, devices)
-    return mixed_lengths(setting, lengths, column=column, columns=dict(columns or {}))
+    trading = devices if column == "ulysses" else 1
+    return mixed_lengths(setting, lengths, trading=trading, columns=dict(columns or {}))
 
 
 def fleet(

@@ -30,6 +30,11 @@ def assumptions(
         found.append(
             (f"{workload.name}: {batch:,.0f} sequences of {workload.sequence:,} tokens per step", "--workload")
         )
+        if workload.lengths is not None:
+            shortest, longest = workload.documents[0], workload.documents[-1]
+            text = f"packed from sequences of unlike lengths: {shortest[1]:.0%} of the tokens in those of about "
+            text += f"{shortest[0]:,.0f}, {longest[1]:.0%} in those of about {longest[0]:,.0f}"
+            found.append((text, "--set-workload lengths.median=…"))
         r = workload.recipe
         states = f"{r.weights:g} + {r.gradients:g} + {r.optimizer_bytes:g} B per parameter"
         found.append((f"{r.name} ({states} for weights, gradients, optimizer)", "--set-workload recipe=…"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from perfmodel.insight.confidence import draw
 from perfmodel.insight.kernels import kernels_in_use
+from perfmodel.insight.lengths import groups_by_length
 from perfmodel.insight.links import network_spread
 from perfmodel.insight.notes import EFFICIENT, assumptions, provenance
 from perfmodel.insight.setting import Question, Setting, make_setting
@@ -60,6 +61,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
         certificate=certificate,
         assumptions=assumptions(setting, best, uses),
         provenance=provenance(setting, uses),
+        by_length=groups_by_length(setting, best) if getattr(setting.workload, "lengths", None) else None,
     )
 
 

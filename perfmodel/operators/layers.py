@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 from perfmodel.elementwise import Scalar, maximum, minimum
@@ -11,6 +11,7 @@ from perfmodel.operators import streaming
 from perfmodel.operators.formats import storage
 from perfmodel.operators.gemm import gemm
 from perfmodel.operators.moe import expected_loads, moe
+from perfmodel.operators.sizes import Sizes
 from perfmodel.operators.work import Work
 from perfmodel.specs.architecture import (
     Architecture,
@@ -42,65 +43,6 @@ DECODE_OPERATORS = frozenset({"decode_attention", "latent_decode"})
 """Operator classes of attention to a long cache: what an engine beside the accelerator may take over."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What one rank sees of one pass; every number may be an array.
-
-    Parameters
-    ----------
-    sequences : sequences in the pass.
-    queries : new tokens per sequence.
-    context : keys per sequence, the new ones included.
-    context_split : ranks that share a sequence's queries (context parallelism); keys are then exchanged.
-    weight_split : ranks that share each matrix (tensor parallelism).
-    sequence_split : ranks that share the activations between matrices (sequence parallelism).
-    expert_split : data ranks that share the experts.
-    expert_tensor : tensor ranks that share the experts instead of the width of each.
-    imbalance : load of the busiest expert rank over the mean [1].
-    element_bytes, kv_bytes : bytes per activation and per cached number [B].
-    weight_bytes : bytes per stored weight, scales included [B].
-    plain_bytes : bytes per weight of the components in ``unquantised`` [B].
-    unquantised : components whose matrices keep ``plain_bytes``.
-    format, plain_format : formats of the multiplications for both.
-    kernels : format whose kernels multiply stored weights, where it is not ``format``.
-    cache_format : format of attention over the cache.
-    decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
-    materialise : scores are written to memory (attention before fused kernels).
-    """
-
-    sequences: Scalar
-    queries: Scalar
-    context: Scalar
-    context_split: Scalar = 1.0
-    weight_split: Scalar = 1.0
-    sequence_split: Scalar = 1.0
-    expert_split: Scalar = 1.0
-    expert_tensor: Scalar = 1.0
-    imbalance: Scalar = 1.0
-    element_bytes: Scalar = 2.0
-    kv_bytes: Scalar = 2.0
-    weight_bytes: Scalar = 2.0
-    plain_bytes: Scalar = 2.0
-    unquantised: frozenset[str] = frozenset({"router", "head", "embedding"})
-    format: str = "bf16"
-    plain_format: str = "bf16"
-    kernels: str = ""
-    cache_format: str = "bf16"
-    decode: bool = False
-    materialise: bool = False
-
-    @property
-    def tokens(self) -> Scalar:
-        """New tokens of the pass on this rank."""
-        return self.sequences * self.queries
-
-    def stored(self, component: str) -> tuple[Scalar, str, str]:
-        """(bytes per weight, format of the products, format whose kernels run) of a component's matrices."""
-        if component in self.unquantised:
-            return self.plain_bytes, self.plain_format, ""
-        return self.weight_bytes, self.format, self.kernels
-
-
 class Call(NamedTuple):
     """One operator of an average layer.
 
@@ -129,7 +71,7 @@ def layer_calls(architecture: Architecture, sizes: Sizes) -> list[Call]:
     calls: list[Call] = []
     for run in _kinds(architecture):
         share = run.count / architecture.layers
-        calls += [call._replace(share=share) for call in _layer(run.layer, architecture.hidden, sizes)]
+        calls += [call._replace(share=share * call.share) for call in _layer(run.layer, architecture.hidden, sizes)]
     return calls
 
 
@@ -197,17 +139,26 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
     q_heads = a.heads / s.weight_split
     kv_heads = maximum(a.kv_heads / s.weight_split, 1.0)
     width = q_heads * a.head_dim + kv_heads * a.head_dim
-    core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, s.context), s, causal=a.causal)
-    calls = [
-        *_products(a.linears, s, "attention"),
-        _stream(streaming.rotary(s.tokens, width))._replace(part="rotary"),
-        core,
-    ]
+    calls = [*_products(a.linears, s, "attention"), _stream(streaming.rotary(s.tokens, width))._replace(part="rotary")]
+    for share, one in _packed(s):
+        core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, one.context), one, causal=a.causal)
+        calls.append(core._replace(share=share))
     if s.materialise and not s.decode:
         extra = attn.materialised_attention(s.sequences, q_heads, s.queries, s.context)
         written = streaming.elementwise(extra / 2.0, reads=1.0, writes=0.0, flops_per_element=2.0)
         calls.append(_stream(written, "attention core"))
     return calls
+
+
+def _packed(s: Sizes) -> list[tuple[float, Sizes]]:
+    """(share of the tokens, the pass as if all sequences were of that length) for every class packed together."""
+    if s.decode or not s.documents:
+        return [(1.0, s)]
+    packs, found = s.sequences * s.context, []
+    for length, share in s.documents:
+        own = replace(s, sequences=packs / length, queries=length / s.context_split, context=length)
+        found.append((share, own))
+    return found
 
 
 def keys_seen(a: Attention, context: Scalar) -> Scalar | None:
@@ -261,17 +212,17 @@ def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
     heads = a.heads / s.weight_split
     calls = _products(a.linears, s, "attention")
     calls.append(_stream(streaming.rotary(s.tokens, heads * a.rope_dim))._replace(part="rotary"))
-    seen = s.context if a.index_top_k is None else minimum(s.context, a.index_top_k)
     if s.decode:
+        seen = s.context if a.index_top_k is None else minimum(s.context, a.index_top_k)
         work = attn.decode_attention(
             s.sequences, heads, 1.0, a.kv_lora_rank + a.rope_dim, a.kv_lora_rank, seen,
             queries=s.queries, kv_bytes=s.kv_bytes, latent=True, format=s.cache_format,
-        )  # fmt: skip
-        core = Call("attention", work, 1.0, "attention core", "attention core")
+        )._replace(operator="latent_decode")  # fmt: skip
+        calls.append(Call("attention", work, 1.0, "attention core", "attention core"))
     else:
-        core = _core(heads, heads, a.nope_dim + a.rope_dim, a.value_dim, a.index_top_k, s)
-    operator = "latent_decode" if s.decode else "latent_attention"
-    calls.append(core._replace(work=core.work._replace(operator=operator)))
+        for share, one in _packed(s):
+            core = _core(heads, heads, a.nope_dim + a.rope_dim, a.value_dim, a.index_top_k, one)
+            calls.append(core._replace(work=core.work._replace(operator="latent_attention"), share=share))
     if a.index_heads:
         keys = attn.attention_pairs(s.queries, s.context) * s.sequences
         index = gemm(s.tokens, keys / s.tokens, a.index_dim, batch=a.index_heads, element_bytes=1.0, weight_bytes=0.0)

@@ -85,6 +85,7 @@ def settle_training(
         format=workload.recipe.compute,
         plain_format="bf16",
         materialise=not workload.fused_attention,
+        documents=workload.documents,
     )
     recipe = workload.recipe
     stored = recipe.weights if layout.weights_bytes is None else layout.weights_bytes

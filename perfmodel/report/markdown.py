@@ -95,6 +95,8 @@ def _answer(view: View, found: Answer) -> list[str]:
         text += ["", "```", estimate_command(view, found.best), "```"]
         text += _details(view, found.best)
         text += _choice(view, found, found.best)
+        if found.by_length is not None:
+            text += ["", "### Sequences of unlike lengths", "", verdict.lengths_sentence(found.by_length)]
     return [*text, *_search(found), *_assumptions(found)]
 
 

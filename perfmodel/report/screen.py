@@ -150,6 +150,8 @@ def _answer(page: Page, view: View, found: Answer) -> list[Line]:
     lines += _how_many(page, view, found)
     rivals = [verdict.rival_sentence(view, found.best, r) for r in found.runners_up[:LOSERS]]
     lines += page.block("next best", rivals)
+    if found.by_length is not None:
+        lines += page.block("lengths", verdict.lengths_sentence(found.by_length))
     losers = [verdict.rejected_sentence(view, r, found.best) for r in found.rejected[:LOSERS]]
     lines += page.block("ruled out", losers)
     lines += page.block("sure?", "; ".join(verdict.confidence(found)))

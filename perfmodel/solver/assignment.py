@@ -34,9 +34,11 @@ __all__ = ["Assignment", "Load", "Round", "assign", "buckets_of", "deal"]
 
 TOLERANCE = 0.02
 """Relative width at which the bisection of the step time ends."""
-BUCKETS = 24
+BUCKETS = 16
 """Lengths that are told apart; those between count as the next longer one."""
 
+GRAIN = 1024
+"""Lengths are first rounded up to this part of the longest."""
 SLACK = (1.0, 1.2, 1.6, 2.2)
 """Numbers of rounds that are tried, over the fewest that could hold the tokens."""
 
@@ -95,13 +97,32 @@ class Assignment:
 
 
 def buckets_of(lengths: Sequence[int], most: int = BUCKETS) -> dict[int, int]:
-    """Length -> the length it counts as: at most ``most`` different ones, none shorter than what it stands for."""
-    known = sorted(set(lengths))
-    if len(known) <= most:
-        return {n: n for n in known}
-    edges = np.geomspace(known[0], known[-1], most)
-    tops = sorted({known[min(int(np.searchsorted(known, e - 0.5)), len(known) - 1)] for e in edges} | {known[-1]})
-    return {n: tops[int(np.searchsorted(tops, n))] for n in known}
+    """Length -> the length it counts as: at most ``most`` different ones, none shorter than what it stands for.
+
+    Of all such choices the one that adds the fewest tokens, by dynamic programming over the sorted lengths [1]_.
+    """
+    step = max(1, max(lengths) // GRAIN)
+    rounded = {n: -(-n // step) * step if n > step else n for n in lengths}
+    tops, counts = np.unique([rounded[n] for n in lengths], return_counts=True)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    held = np.concatenate([[0], np.cumsum(counts * tops)])
+    added = tops[None, :] * (before[None, 1:] - before[:-1, None]) - (held[None, 1:] - held[:-1, None])
+    added = np.where(np.arange(len(tops))[:, None] <= np.arange(len(tops))[None, :], added, np.inf)
+    least, starts = added[0], []
+    for _ in range(min(most, len(tops)) - 1):
+        total = np.concatenate([[np.inf], least[:-1]])[:, None] + added
+        starts.append(total.argmin(0))
+        least = np.minimum(total.min(0), np.inf)
+    chosen: dict[int, int] = {}
+    end = len(tops) - 1
+    for start in [*reversed(starts), np.zeros(len(tops), dtype=int)]:
+        first = int(start[end])
+        chosen.update({int(n): int(tops[end]) for n in tops[first : end + 1]})
+        end = first - 1
+        if end < 0:
+            break
+    longest = max(lengths)
+    return {n: min(chosen[rounded[n]], longest) for n in set(lengths)}
 
 
 def assign(lengths: Sequence[int], ranks: int, costs: Costs, tokens_per_rank: float) -> Assignment:

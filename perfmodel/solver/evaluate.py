@@ -89,13 +89,17 @@ def _number(value: Any) -> str:
 
 
 @lru_cache(maxsize=64)
-def model_flops_per_token(architecture: Architecture, sequence: float) -> float:
+def model_flops_per_token(
+    architecture: Architecture, sequence: float, documents: tuple[tuple[float, float], ...] = ()
+) -> float:
     """Forward FLOP per token of a sequence: every product once, attention by its causal pairs [FLOP].
+
+    ``documents`` are the classes of shorter sequences packed into it, as in :class:`perfmodel.operators.layers.Sizes`.
 
     Training counts three times this (backward is twice the forward), recomputation not included: the definition of
     MFU here.
     """
-    sizes = Sizes(sequences=1.0, queries=sequence, context=sequence)
+    sizes = Sizes(sequences=1.0, queries=sequence, context=sequence, documents=documents)
     calls = [*layer_calls(architecture, sizes)]
     layers = sum(c.work.flops * c.share for c in calls if c.work.operator != "elementwise") * architecture.layers
     ends = [*embedding_calls(architecture, sizes), *head_calls(architecture, sizes, rows=sequence, logit_bytes=0.0)]
@@ -122,7 +126,7 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
     tokens = workload.global_batch
     layout = step.settled.layout
     passes = float(layout.forward_passes + 2.0 * layout.backward_passes)
-    flops = passes * model_flops_per_token(problem.situation.architecture, workload.sequence)
+    flops = passes * model_flops_per_token(problem.situation.architecture, workload.sequence, workload.documents)
     peak = machine.main.peak(workload.recipe.compute) / machine.main.clock
     extra = float(layout.extra_steps)
     run_seconds = seconds * workload.steps * (1.0 + extra)

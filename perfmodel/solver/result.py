@@ -182,6 +182,25 @@ class Certificate(NamedTuple):
     """Wall time of the search [s]."""
 
 
+class LengthGroups(NamedTuple):
+    """Groups of ranks chosen for each batch of unlike sequences, against one size for all, under the best plan."""
+
+    seconds: float
+    """Micro-batches of a step, groups chosen for each [s]."""
+    static_seconds: float
+    """The same sequences on groups of the one size that holds the longest and is quickest [s]."""
+    static_degree: int
+    bound_seconds: float
+    """No choice of groups for the same rounds is quicker [s]."""
+    rounds: int
+    degrees: tuple[tuple[int, int], ...]
+    """(ranks of a group, groups of that size over all rounds)."""
+    tokens_per_rank: float
+    """What the memory of a rank holds [token]."""
+    trading: int
+    """Most ranks of a group that trade tokens for heads; wider groups are rings of such parts."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """The answer for one workload.
@@ -213,6 +232,8 @@ class Answer:
     provenance: tuple[tuple[str, str, str], ...]
     possible_with: tuple[str, ...] = ()
     """When no plan is legal: changes of the question that were tried and do make one possible."""
+    by_length: LengthGroups | None = None
+    """Training on sequences of unlike lengths: what choosing groups for each batch would gain."""
 
     @property
     def feasible(self) -> bool:

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from perfmodel.errors import nearest
 from perfmodel.specs.facts import FieldError, Spec
+from perfmodel.specs.lengths import Document as Class
+from perfmodel.specs.lengths import Lengths
 from perfmodel.specs.load import parse, parse_kind
 from perfmodel.specs.locate import find_workload, recipe_file
 from perfmodel.specs.yamlfile import Document, read
@@ -142,6 +144,8 @@ class TrainingWorkload(Spec):
     """Attention kernels that do not write scores to memory (FlashAttention)."""
     recipe: Recipe
     """Number formats: the name of a shipped recipe, or a mapping of one's own."""
+    lengths: Lengths | None = None
+    """Lengths of the sequences that are packed into one of ``sequence`` tokens; without it all are that long."""
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -165,6 +169,11 @@ class TrainingWorkload(Spec):
     def sequences(self) -> int:
         """Sequences per optimizer step."""
         return self.global_batch // self.sequence
+
+    @property
+    def documents(self) -> tuple[Class, ...]:
+        """Classes of sequences packed together, and their share of the tokens; empty where all fill ``sequence``."""
+        return self.lengths.documents(self.sequence) if self.lengths else ()
 
     @property
     def steps(self) -> float:
@@ -273,6 +282,8 @@ def _written(workload: Workload) -> dict[str, Any]:
     data: dict[str, Any] = {name: getattr(workload, name) for name in type(workload).model_fields}
     if isinstance(workload, TrainingWorkload) and workload.checkpoint_interval is not None:
         data["checkpoint_interval"] = f"{workload.checkpoint_interval!r} s"
+    if isinstance(workload, TrainingWorkload) and workload.lengths is not None:
+        data["lengths"] = workload.lengths.model_dump(exclude_none=True)
     if isinstance(workload, ServingWorkload):
         data["rate"] = None if workload.rate is None else f"{workload.rate!r} requests/s"
         data["slo"] = {k: f"{v!r} s" for k, v in workload.slo if v is not None}

@@ -8,10 +8,12 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planning import setting
 
 from perfmodel.errors import SpecError
-from perfmodel.insight.lengths import long_tail_lengths
+from perfmodel.insight import planner
 from perfmodel.solver.assignment import assign, buckets_of, deal
+from perfmodel.specs.lengths import long_tail_lengths
 
 DEGREES = (1, 2, 4, 8)
 
@@ -75,3 +77,15 @@ def test_buckets_never_shorten_a_sequence() -> None:
     counted = buckets_of(lengths, 12)
     assert len(set(counted.values())) <= 13
     assert all(counted[n] >= n for n in lengths)
+
+
+def test_a_plan_says_what_groups_chosen_per_batch_would_gain() -> None:
+    found = planner.answer(
+        setting("llama-3-8b", "dgx-h100", "long-mix", devices=16, pin={"tp": 1, "pp": 1},
+                changes={"sequence": 65536, "global_batch": 262144})
+    ).by_length  # fmt: skip
+    assert found is not None
+    assert 0.0 < found.bound_seconds <= found.seconds
+    assert found.static_degree * found.tokens_per_rank >= 65536
+    plain = planner.answer(setting("llama-3-8b", "dgx-h100", "pretrain", devices=16, pin={"tp": 1, "pp": 1}))
+    assert plain.by_length is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import perfmodel
 from perfmodel.calibration.claims.run import Run, arguments, columns
-from perfmodel.insight.lengths import long_tail_lengths
+from perfmodel.specs.lengths import long_tail_lengths
 
 __all__ = ["equal_lengths", "long_tail"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import perfmodel
 from perfmodel.calibration.claims.run import Run, arguments, columns
-from perfmodel.insight.lengths import MixedLengths, long_tail_lengths
+from perfmodel.insight.lengths import MixedLengths
+from perfmodel.specs.lengths import long_tail_lengths
 
 __all__ = ["equal_lengths", "long_tail"]
 

@@ -1,0 +1,71 @@
+"""What one rank sees of one pass: the sizes that parallelism left of a model and its batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perfmodel.elementwise import Scalar
+
+__all__ = ["Sizes"]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What one rank sees of one pass; every number may be an array.
+
+    Parameters
+    ----------
+    sequences : sequences in the pass.
+    queries : new tokens per sequence.
+    context : keys per sequence, the new ones included.
+    context_split : ranks that share a sequence's queries (context parallelism); keys are then exchanged.
+    weight_split : ranks that share each matrix (tensor parallelism).
+    sequence_split : ranks that share the activations between matrices (sequence parallelism).
+    expert_split : data ranks that share the experts.
+    expert_tensor : tensor ranks that share the experts instead of the width of each.
+    imbalance : load of the busiest expert rank over the mean [1].
+    element_bytes, kv_bytes : bytes per activation and per cached number [B].
+    weight_bytes : bytes per stored weight, scales included [B].
+    plain_bytes : bytes per weight of the components in ``unquantised`` [B].
+    unquantised : components whose matrices keep ``plain_bytes``.
+    format, plain_format : formats of the multiplications for both.
+    kernels : format whose kernels multiply stored weights, where it is not ``format``.
+    cache_format : format of attention over the cache.
+    decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
+    materialise : scores are written to memory (attention before fused kernels).
+    documents : lengths of the sequences packed into one of ``context`` tokens, with their share of the tokens;
+        attention does not cross from one to another.
+    """
+
+    sequences: Scalar
+    queries: Scalar
+    context: Scalar
+    context_split: Scalar = 1.0
+    weight_split: Scalar = 1.0
+    sequence_split: Scalar = 1.0
+    expert_split: Scalar = 1.0
+    expert_tensor: Scalar = 1.0
+    imbalance: Scalar = 1.0
+    element_bytes: Scalar = 2.0
+    kv_bytes: Scalar = 2.0
+    weight_bytes: Scalar = 2.0
+    plain_bytes: Scalar = 2.0
+    unquantised: frozenset[str] = frozenset({"router", "head", "embedding"})
+    format: str = "bf16"
+    plain_format: str = "bf16"
+    kernels: str = ""
+    cache_format: str = "bf16"
+    decode: bool = False
+    materialise: bool = False
+    documents: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def tokens(self) -> Scalar:
+        """New tokens of the pass on this rank."""
+        return self.sequences * self.queries
+
+    def stored(self, component: str) -> tuple[Scalar, str, str]:
+        """(bytes per weight, format of the products, format whose kernels run) of a component's matrices."""
+        if component in self.unquantised:
+            return self.plain_bytes, self.plain_format, ""
+        return self.weight_bytes, self.format, self.kernels
