@@ -19,6 +19,7 @@ from perfmodel.calibration.reports import errors_of
 from perfmodel.calibration.training import Block, blocks, framework_of, predict, stated_constants
 from perfmodel.calibration.training_rows import TrainingRow, training_rows
 from perfmodel.calibration.training_sources import FitEntry, sources
+from perfmodel.calibration.training_validate import PARTS
 from perfmodel.calibration.training_write import with_constants
 from perfmodel.specs.framework import constants_stated
 from perfmodel.specs.locate import find_framework
@@ -45,7 +46,7 @@ BOUNDS: dict[str, Range] = {
     "elementwise_scale": Range(0.5, 4.5, 1.0),
     "product_scale": Range(0.8, 1.4, 1.0, 0.15),
     "attention_scale": Range(0.6, 4.0, 1.0),
-    "attention_backward": Range(0.6, 12.0, 1.5),
+    "attention_backward": Range(0.6, 12.0, 1.4, 0.3),
     "misalignment": Range(0.0, 0.3, 0.14),
     "attention_misalignment": Range(0.0, 1.0, 0.65),
     "expert_scale": Range(0.3, 3.0, 1.0),
@@ -63,7 +64,7 @@ BOUNDS: dict[str, Range] = {
     "head_spread": Range(0.0, 1.0, 0.5),
     "pipelined_far": Range(0.0, 1.0, 0.1),
     "gradient_pieces": Range(1.0, 12.0, 9.0),
-    "collective_share": Range(0.2, 1.05, 0.9),
+    "collective_share": Range(0.02, 1.05, 0.9),
     "logit_bytes": Range(6.0, 60.0, 14.0),
     "kept_scale": Range(0.5, 2.5, 1.0),
     "states_scale": Range(0.8, 1.5, 1.0),
@@ -198,12 +199,17 @@ def held_out_errors(
 
 
 class FrameworkFit(NamedTuple):
-    """Outcome of fitting one framework: constants, errors in sample and on rows the constants had not seen."""
+    """Outcome of fitting one framework: constants, errors in sample and on rows the constants had not seen.
+
+    ``parts`` holds the latter group by group: parts of a sweep, else devices and formats. ``held_out`` is empty where
+    the runs are too much alike to be held out.
+    """
 
     framework: str
     times: Fitted
     memory: Fitted | None
     held_out: Mapping[str, float]
+    parts: Mapping[str, Mapping[str, float]] = {}
 
 
 def fit_frameworks(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()) -> list[FrameworkFit]:
@@ -218,12 +224,27 @@ def fit_frameworks(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()
     rows = [row for path in paths for row in training_rows(path)[0]]
     found = []
     for entry in sources().fits:
+        if only and entry.framework not in only:
+            continue
         own = [r for r in rows if r.setup.framework == entry.framework and r.fit]
-        if own and (not only or entry.framework in only):
+        if not entry.times and entry.like:
+            _carry_over(entry, folder)
+        elif own:
             found.append(_fit_framework(entry, own, folder))
     return found
 
 
+def _carry_over(entry: FitEntry, folder: Path) -> None:
+    """Write a framework none of whose runs may be fitted, with the fitted constants of another one."""
+    text = find_framework(entry.framework).read_text(encoding="utf-8")
+    source = f"carried over from {entry.like}; none of its own runs was fitted"
+    text = with_constants(text, _taken_over(entry, folder), source=source, spread=CARRIED, kind="assumed")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{entry.framework}.yaml").write_text(text, encoding="utf-8")
+
+
+CARRIED = 0.2
+"""Relative half-width of constants carried over: errors of whole steps of two stacks that took no part in a fit."""
 THRASH = 0.875
 """Share of the device memory above which allocators free and map again on every step."""
 
@@ -237,12 +258,13 @@ def _set_aside(row: TrainingRow) -> bool:
     return swept and ((row.memory or 0.0) > THRASH * 80e9 or (c["devices"] >= 512 and c["pp"] > 1) or unsharded)
 
 
-def _taken_over(entry: FitEntry) -> dict[str, float]:
-    """Constants that another framework's fit moved, as its file states them."""
+def _taken_over(entry: FitEntry, folder: Path) -> dict[str, float]:
+    """Constants that another framework's fit moved, as its file states them: the one just written, if there is one."""
     other = next((e for e in sources().fits if e.framework == entry.like), None)
     if other is None:
         return {}
-    stated = framework_of(other.framework)
+    fresh = folder / f"{other.framework}.yaml"
+    stated = framework_of(str(fresh) if fresh.is_file() else other.framework)
     plain = {n: v for n, v in stated.constants.items() if n in other.times}
     for variant in stated.variants:
         where = variant.family or variant.format or variant.release
@@ -252,14 +274,15 @@ def _taken_over(entry: FitEntry) -> dict[str, float]:
 
 def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> FrameworkFit:
     path = find_framework(entry.framework)
-    taken = _taken_over(entry)
+    taken = _taken_over(entry, folder)
     base = _with(stated_constants, taken)
     memory = fit_memory(rows, entry.memory, base) if entry.memory and any(r.memory for r in rows) else None
     rows = [r for r in rows if not (entry.sweep and _set_aside(r))]
     times = fit_times(rows, entry.times, base)
     unseen = held_out_errors(rows, entry.times, base)
+    parts = _parts(entry, rows, unseen)
     unseen = unseen[np.isfinite(unseen)]
-    held = errors_of(unseen) if len(unseen) else times.errors
+    held = errors_of(unseen) if len(unseen) else {}
     source = (
         f"bounded robust fit to {times.rows} published runs: median error {times.errors['median_abs_error']:.1%}, 90th "
         f"percentile {times.errors['p90_abs_error']:.1%}"
@@ -271,7 +294,17 @@ def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> Fr
         source += f"; memory of {memory.rows} runs: {middle:.1%} and {tail:.1%}"
     values = {**taken, **times.values, **(memory.values if memory else {})}
     text = path.read_text(encoding="utf-8")
-    text = with_constants(text, values, source=source, spread=max(0.05, held["p90_abs_error"]))
+    text = with_constants(text, values, source=source, spread=max(0.05, (held or times.errors)["p90_abs_error"]))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{entry.framework}.yaml").write_text(text, encoding="utf-8")
-    return FrameworkFit(entry.framework, times, memory, held)
+    return FrameworkFit(entry.framework, times, memory, held, parts)
+
+
+def _parts(entry: FitEntry, rows: Sequence[TrainingRow], error: Array) -> dict[str, Mapping[str, float]]:
+    """Errors group by group: parts of a sweep, else devices and formats."""
+    groups: dict[str, list[int]] = {}
+    for i in np.flatnonzero(np.isfinite(error)).tolist():
+        own = f"{rows[i].gpu} {rows[i].precision}".strip()
+        for name in [n for n, test in PARTS.items() if test(rows[i])] if entry.sweep else [own]:
+            groups.setdefault(name, []).append(i)
+    return {name: {"rows": float(len(i)), **errors_of(error[i])} for name, i in groups.items()}

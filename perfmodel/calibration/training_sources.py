@@ -54,7 +54,8 @@ class FitEntry(Spec):
     """Constants of a framework that its runs can tell."""
 
     framework: str
-    times: tuple[str, ...]
+    times: tuple[str, ...] = ()
+    """Without any, the constants of ``like`` are carried over as they are."""
     memory: tuple[str, ...] = ()
     like: str | None = None
     """Framework whose fitted constants are taken over first."""

@@ -13,7 +13,7 @@ from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.training import Block, Constants, blocks, framework_of, predict
 from perfmodel.calibration.training_rows import HEADER, TrainingRow, training_rows
 
-__all__ = ["is_training", "training_reports"]
+__all__ = ["PARTS", "is_training", "training_reports"]
 
 Array = NDArray[np.float64]
 Chosen = Callable[[Block], Constants] | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import get_type_hints
+from typing import NamedTuple, get_type_hints
 
 from perfmodel.specs.framework import TrainingConstants
 
@@ -24,12 +24,21 @@ def _text(name: str, value: float) -> str:
     return f"{value:.3g}"
 
 
-def _line(indent: str, name: str, value: float, spread: float) -> str:
+class _Stated(NamedTuple):
+    """What a fact says of its constant beside the value."""
+
+    kind: str
+    spread: float
+
+
+def _line(indent: str, name: str, value: float, said: _Stated) -> str:
     label = f"{name}: ".ljust(24)
-    return f"{indent}{label}{{value: {_text(name, value)}, kind: fitted, source: {KEY}, spread: {spread:.2g}}}"
+    return (
+        f"{indent}{label}{{value: {_text(name, value)}, kind: {said.kind}, source: {KEY}, spread: {said.spread:.2g}}}"
+    )
 
 
-def with_constants(text: str, values: Mapping[str, float], *, source: str, spread: float) -> str:
+def with_constants(text: str, values: Mapping[str, float], *, source: str, spread: float, kind: str = "fitted") -> str:
     """Text of a framework file with some constants replaced.
 
     Parameters
@@ -38,7 +47,9 @@ def with_constants(text: str, values: Mapping[str, float], *, source: str, sprea
     values : by name; ``name@where`` for a device family or a number format.
     source : what the constants were fitted to.
     spread : relative half-width to state.
+    kind : ``fitted``, or ``assumed`` for constants of other software.
     """
+    said = _Stated(kind, spread)
     plain = {n: v for n, v in values.items() if "@" not in n}
     special: dict[str, dict[str, float]] = {}
     for name, value in values.items():
@@ -50,33 +61,33 @@ def with_constants(text: str, values: Mapping[str, float], *, source: str, sprea
         lines.insert(lines.index("sources:") + 1, f'  {(KEY + ": ").ljust(11)}"{source}"')
     start = lines.index("facts:") + 1
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith(" ")), len(lines))
-    lines[start:end] = _replaced(lines[start:end], plain, spread)
+    lines[start:end] = _replaced(lines[start:end], plain, said)
     for where, changed in special.items():
-        lines = _variant(lines, where, changed, spread)
+        lines = _variant(lines, where, changed, said)
     return "\n".join(lines) + "\n"
 
 
-def _replaced(lines: list[str], values: Mapping[str, float], spread: float) -> list[str]:
+def _replaced(lines: list[str], values: Mapping[str, float], said: _Stated) -> list[str]:
     left, result = dict(values), []
     for line in lines:
         found = _FACT.match(line)
         if found and found["name"] in left:
-            line = _line(found["indent"], found["name"], left.pop(found["name"]), spread)
+            line = _line(found["indent"], found["name"], left.pop(found["name"]), said)
         result.append(line)
-    return result + [_line("  ", n, v, spread) for n, v in left.items()]
+    return result + [_line("  ", n, v, said) for n, v in left.items()]
 
 
-def _variant(lines: list[str], where: str, values: Mapping[str, float], spread: float) -> list[str]:
+def _variant(lines: list[str], where: str, values: Mapping[str, float], said: _Stated) -> list[str]:
     """Put constants of one family or format under ``variants``."""
     key = "format" if re.fullmatch(r"(nv|mx)?fp\d+|bf16", where) else "family"
     if re.fullmatch(r"\d\d\.\d\d", where):
         key, where = "release", f'"{where}"'
-    facts = [_line("      ", n, v, spread) for n, v in values.items()]
+    facts = [_line("      ", n, v, said) for n, v in values.items()]
     head = f"  - {key}: {where}"
     if head in lines:
         i = lines.index(head)
         j = next((k for k in range(i + 1, len(lines)) if not lines[k].startswith("    ")), len(lines))
-        return [*lines[: i + 2], *_replaced(lines[i + 2 : j], values, spread), *lines[j:]]
+        return [*lines[: i + 2], *_replaced(lines[i + 2 : j], values, said), *lines[j:]]
     if "variants:" not in lines:
         lines = [*lines, "variants:"]
     return [*lines, head, "    facts:", *facts]

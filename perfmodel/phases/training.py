@@ -89,6 +89,8 @@ def settle_training(
     )
     recipe = workload.recipe
     stored = recipe.weights if layout.weights_bytes is None else layout.weights_bytes
+    gathered_as = framework.get("weights_wire", stored)
+    summed_as = framework.get("gradients_wire", recipe.gradients)
     settled = Settled(
         situation=situation,
         network=network,
@@ -105,8 +107,8 @@ def settle_training(
         weights_bytes=stored,
         gradients_bytes=recipe.gradients,
         optimizer_bytes=recipe.optimizer_bytes,
-        weights_wire=stored if layout.weights_wire is None else layout.weights_wire,
-        gradients_wire=recipe.gradients if layout.gradients_wire is None else layout.gradients_wire,
+        weights_wire=gathered_as if layout.weights_wire is None else layout.weights_wire,
+        gradients_wire=summed_as if layout.gradients_wire is None else layout.gradients_wire,
         boundary_bytes=sizes.tokens * architecture.hidden * sizes.element_bytes / sequence_split,
         slots=(("layer_forward", 1.0), ("layer_backward", 1.0)),
         kept=activations_kept(

@@ -122,11 +122,13 @@ def framework_lines(fits: Iterable[Any]) -> list[str]:
     for f in fits:
         seen, unseen = f.times.errors, f.held_out
         bound = f"; at a bound: {', '.join(f.times.at_bound)}" if f.times.at_bound else ""
-        result.append(
-            f"{f.framework}: {f.times.rows} runs, median error {_percent(seen['median_abs_error'])}, 90th percentile "
-            f"{_percent(seen['p90_abs_error'])}; on runs not seen {_percent(unseen['median_abs_error'])} and "
-            f"{_percent(unseen['p90_abs_error'])}{bound}"
-        )
+        text = f"{_percent(seen['median_abs_error'])}, 90th percentile {_percent(seen['p90_abs_error'])}"
+        if unseen:
+            text += f"; on runs not seen {_percent(unseen['median_abs_error'])} and {_percent(unseen['p90_abs_error'])}"
+        result.append(f"{f.framework}: {f.times.rows} runs, median error {text}{bound}")
+        for name, part in f.parts.items():
+            errors = f"{_percent(part['median_abs_error'])} and {_percent(part['p90_abs_error'])}"
+            result.append(f"  not seen, {name}: {part['rows']:.0f} runs, {errors}")
     return result
 
 

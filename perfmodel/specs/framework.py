@@ -83,7 +83,8 @@ class TrainingConstants(Spec):
     tensor_latency_far: Duration = fact(0.0, "0 s")
     """Waiting per sum of tensor parallelism for every further node [s]."""
     gradient_pieces: Count = fact(1.0, "1")
-    """Collectives in which a layer's gradients are reduced: 1, or one per parameter tensor [1]."""
+    """Collectives in which a layer's gradients are scattered to the shards of the optimizer, and its weights gathered
+    after the step: 1, or one per parameter tensor; whole gradients are summed in buckets [1]."""
     hand_over: Duration = fact(0.0, "0 s")
     """Host time per transfer between pipeline stages [s]."""
     pipelined_launch: Duration = fact(0.0, "0 s")
@@ -105,6 +106,10 @@ class TrainingConstants(Spec):
     """Memory of weights and gradients over their size: buckets and copies [1]."""
     logit_memory: Capacity | None = None
     """Memory of the loss per logit, where it is not the traffic [B]."""
+    weights_wire: Capacity | None = None
+    """Bytes per weight when weights are gathered, where they do not travel as stored [B]."""
+    gradients_wire: Capacity | None = None
+    """Bytes per gradient when gradients are summed, where they do not travel as stored [B]."""
 
 
 class ServingConstants(Spec):

@@ -37,7 +37,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     """Reduce what each micro-batch has not reduced yet: scatter up to the optimizer's shards, all-reduce beyond.
 
     Where contributions cannot be added on the way, every rank gathers them all. Steps in which gradients still travel
-    as stored have a term of their own. Software that reduces tensor by tensor pays ``gradient_pieces`` collectives per
+    as stored have a term of their own. Software that scatters tensor by tensor pays ``gradient_pieces`` collectives per
     layer, other software one.
     """
     del x, machine
@@ -64,8 +64,8 @@ def _exchange(family: Family, s: Settled, net: Network, width: Scalar, *, gather
     o = maximum(family.shards(s.layout.optimizer_shards), g)
     pieces = (s.framework or {}).get("gradient_pieces", 1.0)
     pieces = pieces * s.first_layers if pieces > 1.0 else 1.0
-    seconds = reduce_scatter(net, family.among(o, g), size / pieces)
-    return pieces * (seconds + all_reduce(net, family.among(family.group.size, o), size * g / o / pieces))
+    scattered = pieces * reduce_scatter(net, family.among(o, g), size / pieces)
+    return scattered + all_reduce(net, family.among(family.group.size, o), size * g / o)
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
