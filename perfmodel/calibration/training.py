@@ -111,7 +111,11 @@ def _workload(setup: Setup, rows: Sequence[TrainingRow]) -> SimpleNamespace:
     sequence = _column([float(row.sequence) for row in rows])
     tokens = sequence * _column([float(row.global_batch) for row in rows])
     return SimpleNamespace(
-        sequence=sequence, global_batch=tokens, fused_attention=setup.fused, recipe=Recipe.model_validate(recipe)
+        sequence=sequence,
+        global_batch=tokens,
+        fused_attention=setup.fused,
+        documents=None,
+        recipe=Recipe.model_validate(recipe),
     )
 
 
