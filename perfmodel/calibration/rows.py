@@ -14,10 +14,8 @@ import numpy as np
 
 from perfmodel.calibration.model import Group, Key, OperatorModel
 from perfmodel.calibration.operators import OPERATOR_MODELS
-from perfmodel.calibration.subjects import Unpredictable
+from perfmodel.calibration.subjects import Unpredictable, own_file
 from perfmodel.errors import SpecError
-from perfmodel.specs.locate import find_device
-from perfmodel.specs.system import load_device
 
 __all__ = ["Table", "files_of", "header_of", "origin_of", "read_tables"]
 
@@ -48,7 +46,7 @@ def read_tables(paths: Iterable[str | Path], *, own: str | Path | None = None) -
     Parameters
     ----------
     paths : CSV files or folders.
-    own : a device file that stands for the rows whose device is its name or one of its aliases.
+    own : a device or cluster file that stands for the rows whose device or system is one of its names.
 
     Raises
     ------
@@ -60,10 +58,9 @@ def read_tables(paths: Iterable[str | Path], *, own: str | Path | None = None) -
 
 
 def _names(own: str | Path) -> dict[str, str]:
-    """What the rows may call a device, and the file that describes it."""
-    path = find_device(own)
-    device = load_device(path)
-    return {_folded(label): str(path) for label in (device.name, *device.aliases)}
+    """What the rows may call a device or a machine, and the file that describes it."""
+    found = own_file(own)
+    return {_folded(label): str(found.path) for label in found.labels}
 
 
 def _folded(label: str) -> str:

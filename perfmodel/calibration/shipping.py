@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.calibration.fit import fit_groups
+from perfmodel.calibration.libraries import library_facts, machine_data, measured_algorithms
 from perfmodel.calibration.model import Group, Key
 from perfmodel.calibration.operators import model_named
+from perfmodel.calibration.operators.collective import kinds_in
 from perfmodel.calibration.rows import read_tables
 from perfmodel.calibration.store import Fitted, shipped
+from perfmodel.calibration.subjects import own_file
 from perfmodel.errors import SpecError
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 from perfmodel.specs.kernels import KERNEL_CONSTANTS
-from perfmodel.specs.locate import find_device
-from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 
 __all__ = ["calibrate", "calibrate_all", "calibration_text", "device_text", "measured_groups", "write_calibrations"]
@@ -51,23 +52,45 @@ def measured_groups(paths: Iterable[str | Path], own: str | Path | None = None) 
 
 
 def calibrate(paths: Iterable[str | Path], base: str | Path, name: str, *, date: str = "") -> tuple[str, list[Fitted]]:
-    """Fit measurements of one device and return the text of a device file with the constants, and the fits.
+    """Fit measurements of one device or machine; return the text of its file with the constants, and the fits.
 
     Parameters
     ----------
     paths : measurement files; rows of other devices than ``base`` are left out.
-    base : device that describes the machine.
-    name : name of the new device.
+    base : device file; for timings of collectives the cluster file.
+    name : name of the new device or cluster.
     date : day of the fit.
     """
-    path = find_device(base)
-    device = load_device(path)
-    groups = [g for g in measured_groups(paths, path) if g.key.device == str(path)]
+    own = own_file(base)
+    groups = [g for g in measured_groups(paths, own.path) if g.key.device == str(own.path)]
     if not groups:
-        known = ", ".join((device.name, *device.aliases))
-        raise SpecError("no measured row is of this device", file=str(path), allowed=f"in the column device: {known}")
+        what, column = ("machine", "system") if own.cluster else ("device", "device")
+        known = f"in the column {column}: {', '.join(own.labels)}"
+        raise SpecError(f"no measured row is of this {what}", file=str(own.path), allowed=known)
     fits = fit_groups(groups, date=date, folds=FOLDS, known=shipped())
-    return device_text(dict(read(path).data), name, fits), fits
+    data = dict(read(own.path).data)
+    return cluster_text(data, name, fits, groups) if own.cluster else device_text(data, name, fits), fits
+
+
+def cluster_text(data: dict[str, Any], name: str, fits: Iterable[Fitted], measured: Iterable[Group]) -> str:
+    """YAML of a cluster file whose communication libraries are those of the fits, in front of its own.
+
+    Parameters
+    ----------
+    data : content of the cluster file it starts from.
+    name : name of the new cluster.
+    fits : groups of that machine; pooled ones become the constants that plans use.
+    measured : rows they were fitted to; algorithms that no row says anything of keep the usual constants.
+    """
+    fits, measured = list(fits), list(measured)
+    libraries = {}
+    for fit in fits:
+        if fit.group.variant == POOLED and fit.group.operator == "collective":
+            kinds = {k for g in measured if g.key.format == fit.group.format for k in kinds_in(g.columns)}
+            algorithms = measured_algorithms(kinds)
+            libraries[fit.group.format] = library_facts(fit.group, fit.device, "calibrated", algorithms)
+    data = machine_data(data, name, libraries, _told(f.group for f in fits))
+    return _yaml({**data, "calibration": [_plain(f.group) for f in fits]})
 
 
 def calibrate_all(paths: Iterable[str | Path], folder: Path, *, date: str = "") -> list[Fitted]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.calibration.model import Key, OperatorModel, Parameter
-from perfmodel.calibration.subjects import DEVICES
+from perfmodel.calibration.subjects import DEVICES, own_file
 from perfmodel.errors import SpecError
 from perfmodel.machine.engine import Constants
 from perfmodel.machine.measured import REGIMES
 from perfmodel.specs.calibration import POOLED, CalibrationFile, CalibrationGroup
 from perfmodel.specs.load import parse
-from perfmodel.specs.locate import calibration_files, find_device
+from perfmodel.specs.locate import calibration_files
 from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 
@@ -200,10 +200,9 @@ def _intervals(operator: str, groups: Sequence[CalibrationGroup], tier: str) -> 
 
 
 def store_of(device: str | Path) -> Store:
-    """Fitted groups that a device file holds, in front of the shipped ones of other devices."""
-    path = find_device(device)
-    spec = load_device(path)
-    own = tuple(Fitted(str(path), spec.family, group) for group in spec.calibration)
+    """Fitted groups that a device or cluster file holds, in front of the shipped ones of others."""
+    file = own_file(device)
+    own = tuple(Fitted(str(file.path), file.family, group) for group in file.calibration)
     if not own:
         raise SpecError("the file holds no `calibration`; write one with `perfmodel calibrate`", file=str(device))
     return Store(own + shipped().fits)

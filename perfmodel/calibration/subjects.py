@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.errors import PerfmodelError, UnknownName
 from perfmodel.machine.build import build_machine
 from perfmodel.machine.engine import Constants, Engine
 from perfmodel.network.topology import Network
-from perfmodel.specs.locate import Entry, cluster_names, find_device
+from perfmodel.specs.calibration import CalibrationGroup
+from perfmodel.specs.locate import Entry, cluster_names, find_device, find_hardware
 from perfmodel.specs.system import System, load_device, load_system
 
-__all__ = ["DEVICES", "MACHINES", "Place", "Subject", "Unpredictable", "engine_of", "place_of"]
+__all__ = ["DEVICES", "MACHINES", "Own", "Place", "Subject", "Unpredictable", "engine_of", "own_file", "place_of"]
 
 
 class Unpredictable(PerfmodelError):
@@ -39,6 +41,27 @@ class Subject(NamedTuple):
     kind: Callable[[str], str]
     constants: Callable[[Mapping[str, Any]], Any]
     stated: Callable[[str, str, str, tuple[str, ...]], Mapping[str, float]]
+
+
+class Own(NamedTuple):
+    """A file of the user that measurements are of: a device, or a cluster whose collectives were timed."""
+
+    path: Path
+    labels: tuple[str, ...]
+    family: str
+    cluster: bool
+    calibration: tuple[CalibrationGroup, ...]
+
+
+def own_file(name: str | Path) -> Own:
+    """What calibration needs to know of a device or cluster file, by its name or path."""
+    path = find_hardware(name)
+    system = load_system(path)
+    cluster, device = system.cluster, system.accelerator
+    if cluster.levels:
+        labels = (cluster.name, *cluster.aliases, *cluster.measured_as)
+        return Own(path, labels, MACHINES.family(str(path)), True, cluster.calibration)
+    return Own(path, (device.name, *device.aliases), device.family or "", False, device.calibration)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,9 @@ __all__ = ["calibrate_command", "command"]
 
 def command(
     paths: list[str] = typer.Argument(..., metavar="PATH...", help="Measurement tables (.csv) or folders of them."),
-    hw: str | None = typer.Option(None, "--hw", metavar="FILE", help="A device file written by `calibrate`."),
+    hw: str | None = typer.Option(
+        None, "--hw", metavar="FILE", help="A device or cluster file written by `calibrate`."
+    ),
     held_out: str | None = typer.Option(
         None, "--held-out", metavar="rows|device", help="Use constants that have not seen the row, or the device."
     ),
@@ -38,14 +40,14 @@ def command(
 def calibrate_command(
     measurements: list[str] = typer.Argument(..., metavar="MEASUREMENTS.csv...", help="Tables of measured kernels."),
     hw: str | None = typer.Option(
-        None, "--hw", metavar="DEVICE", help="Device they were measured on: a name or a file."
+        None, "--hw", metavar="FILE", help="Device, or cluster for collectives, they were measured on."
     ),
     out: Path = typer.Option(
         ...,
         "-o",
         "--output",
         metavar="FILE.yaml",
-        help="Device file; a folder for all devices or frameworks.",
+        help="File to write; a folder for all devices or frameworks.",
     ),
     date: str | None = typer.Option(None, "--date", metavar="YYYY-MM-DD", help="Day to state; today by default."),
 ) -> None:

@@ -240,6 +240,8 @@ class Cluster(Spec):
     collectives: dict[str, LibraryFacts] = Field(default_factory=dict)
     """Communication libraries that run on this machine; plans use the first. ``like: NAME`` takes those of another
     cluster. Without any, the usual one of the devices; without protocols (``ideal: {}``), ideal algorithms."""
+    calibration: tuple[CalibrationGroup, ...] = ()
+    """Fits to timings of collectives on this machine, as ``perfmodel calibrate`` writes them."""
     measured_as: tuple[str, ...] = ()
     """What published timings call this machine."""
     software: Software | None = None

@@ -35,9 +35,12 @@ def likened(document: Document, seen: tuple[Path, ...] = ()) -> tuple[Document, 
         return document, ""
     other, origin = _other(document, stated["like"], (*seen, document.path.resolve()))
     taken, sources = _Taken(origin, other.data.get("sources", {})), dict(document.data.get("sources") or {})
-    own = {name: library for name, library in stated.items() if name != "like"}
     levels = _mapping(document.data.get("levels"))
-    found = {name: taken.copy(_here(facts, levels)) for name, facts in other.data["collectives"].items()} | own
+    found: dict[str, Any] = {}
+    for name, library in stated.items():  # plans use the first, so the order of the file counts
+        theirs = other.data["collectives"] if name == "like" else {}
+        found |= {n: taken.copy(_here(facts, levels)) for n, facts in theirs.items() if n not in stated}
+        found |= {} if name == "like" else {name: library}
     joined = {
         name: _level(level, _mapping(other.data.get("levels")).get(name), taken) for name, level in levels.items()
     }

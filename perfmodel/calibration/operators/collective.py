@@ -23,7 +23,7 @@ from perfmodel.network.topology import Group, Network, NetworkLevel
 from perfmodel.specs.system import known_libraries
 from perfmodel.units import Seconds
 
-__all__ = ["MODEL", "OPERATIONS", "group_of", "level_names", "library_named", "with_constants"]
+__all__ = ["MODEL", "OPERATIONS", "group_of", "kinds_in", "level_names", "library_named", "with_constants"]
 
 OPERATIONS: dict[str, Callable[[Network, Group, Any], Seconds]] = {
     "all_gather": collectives.all_gather,
@@ -53,6 +53,8 @@ def library_named(backend: str) -> str:
         return "custom"
     if "rccl" in name:
         return "rccl"
+    if "gloo" in name:
+        return "gloo"
     return "cray-mpich" if "mpich" in name else "nccl"
 
 
@@ -221,6 +223,11 @@ def _protocol_parameters(algorithm: str, protocols: tuple[Protocol, ...]) -> lis
     if protocols[0].copy_share:
         found.append(Parameter(f"{algorithm}.copy_share", protocols[0].copy_share, 0.001, 10.0, 0.7))
     return found
+
+
+def kinds_in(columns: Columns) -> set[str]:
+    """Operations that rows are of."""
+    return {_KINDS[int(code)] for code in np.unique(columns["kind"])}
 
 
 def _kind(name: str) -> Callable[[Columns], Any]:
