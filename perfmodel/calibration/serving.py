@@ -120,7 +120,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         slo=Slo(),
     )
     situation = Situation("serving", setup.architecture, machine, workload, most)
-    network = build_network(system.cluster)
+    network = build_network(system.cluster, sums=framework.all_reduce)
     x = SimpleNamespace(**columns)
     return Block(tuple(rows), tuple(order), situation, machine, network, techniques, setup.framework, x)
 

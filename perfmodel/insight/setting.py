@@ -71,7 +71,8 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
         If the question contradicts itself, the machine or the model.
     """
     _check(model, workload, question)
-    machine, network = build_machine(system, framework.kernels, framework.covers), build_network(system.cluster)
+    machine = build_machine(system, framework.kernels, framework.covers)
+    network = build_network(system.cluster, sums=framework.all_reduce)
     devices = machine.devices if question.devices is None else question.devices
     if devices > machine.devices:
         raise SpecError(

@@ -62,7 +62,8 @@ def all_reduce_bound(network: Network, group: Group, size: Bytes) -> Seconds:
     adding = any(level.in_network_reduction for level in network.levels)
     transfer = (1.0 if adding else 2.0) * _least_transfer(network, group, size)
     latency = _least_latency(network, group)
-    return maximum(transfer, latency / maximum(log2(group.size), 1.0) if adding else latency)
+    bound = maximum(transfer, latency / maximum(log2(group.size), 1.0) if adding else latency)
+    return bound if network.sums is None else minimum(bound, all_reduce_bound(network.sums, group, size))
 
 
 def all_to_all_bound(network: Network, group: Group, size: Bytes) -> Seconds:

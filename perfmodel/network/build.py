@@ -14,13 +14,16 @@ from perfmodel.specs.hardware import Cluster, Level
 __all__ = ["build_bill", "build_network", "library_of"]
 
 
-def build_network(cluster: Cluster, library: str | None = None) -> Network:
+def build_network(cluster: Cluster, library: str | None = None, sums: str = "") -> Network:
     """Build the levels of ``cluster``; a single device has one level that nothing crosses.
 
     Parameters
     ----------
     library : communication library to use; the first that the cluster states by default.
+    sums : library whose all-reduces software may prefer where ranks share device links; unused where none is stated.
     """
+    if sums and sums in cluster.collectives:
+        return build_network(cluster, library)._replace(sums=build_network(cluster, sums))
     chosen = library or next(iter(cluster.collectives), None)
     if chosen is not None and chosen not in cluster.collectives:
         raise UnknownName("communication library", chosen, cluster.collectives, remedy=f"of {cluster.name}")

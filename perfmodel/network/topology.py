@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, clamp, floor, maximum, minimum
+from perfmodel.elementwise import Scalar, clamp, floor, maximum, minimum, where
 from perfmodel.network.library import Library
 from perfmodel.units import BytesPerSecond, Seconds
 
-__all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "replicas", "subgroup"]
+__all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "on_device_links", "replicas", "subgroup"]
 
 
 class NetworkLevel(NamedTuple):
@@ -39,11 +39,15 @@ class NetworkLevel(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Levels, nearest first; whether gathers go along rings only; the library that runs collectives on them."""
+    """Levels, nearest first; whether gathers go along rings only; the library that runs collectives on them.
+
+    ``sums`` is the network as another library sees it that may run all-reduces whose ranks share device links.
+    """
 
     levels: tuple[NetworkLevel, ...]
     ring_only: bool = False
     library: Library | None = None
+    sums: Network | None = None
 
     def in_job(self, share: float, *, ring_only: bool = False) -> Network:
         """The same network as a job's library uses it: ``share`` of the efficiency of collectives run alone."""
@@ -79,6 +83,12 @@ class Group(NamedTuple):
     def size(self) -> Scalar:
         """Number of ranks."""
         return self.members[-1]
+
+
+def on_device_links(network: Network, group: Group) -> Scalar:
+    """Whether all ranks of a group lie in one domain of device links [0 or 1]."""
+    near = [m for level, m in zip(network.levels, group.members, strict=True) if level.kind in ("package", "scaleup")]
+    return where(near[-1] >= group.size, 1.0, 0.0) if near else 0.0
 
 
 def group_along(network: Network, dims: tuple[Dim, ...], names: frozenset[str]) -> Group:

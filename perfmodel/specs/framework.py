@@ -145,6 +145,8 @@ class _Described(Spec):
     """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
     covers: tuple[Literal["rotary"], ...] = ()
     """Operators that its measured attention kernels do beside attention, and that are not counted again."""
+    all_reduce: str = ""
+    """Library of all-reduces of its own, used where it is the quicker and ranks share device links."""
     sources: dict[str, str]
     notes: str = ""
 
