@@ -5,8 +5,9 @@ processor seconds. ``judged`` is the whole job (form, memory and every other mas
 count, near misses); ``evaluated`` is the time of the cost model alone over the same mesh. Peak memory is the
 process's maximum resident set.
 
-Run with ``python benchmarks/search_speed.py [--axes default|fine]``; ``fine`` searches more micro-batches, device
-counts and groups.
+Run with ``python benchmarks/search_speed.py [--axes default|fine|every]``; ``fine`` searches more micro-batches, device
+counts and groups; ``every`` is one search each of Llama 405B and of a trillion parameters on all of Frontier and on
+16,384 H100, over every technique that changes the numerics.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from perfmodel.specs.framework import load_framework
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import load_model
 from perfmodel.specs.system import load_system
-from perfmodel.specs.workload import load_workload
+from perfmodel.specs.workload import load_workload, revise
 
 FINE = {
     "devices": [8 * n for n in (*(2**i for i in range(14)), 96, 192, 384, 768, 9408)],
@@ -43,6 +44,25 @@ def setting(fine: bool, use: tuple[str, ...] = ()) -> Setting:
     return make_setting(model, system, load_workload("pretrain"), load_framework("megatron-core"), question)
 
 
+LOSSY = ("compressed_collectives", "local_steps", "fused_sums", "state_exchange")
+LARGEST = [(m, hw, n, sequence) for hw, n in (("frontier", None), ("h100-rail-32k", 16384))
+           for m, sequence in (("llama-3.1-405b", 4096), ("megatron-1t", 2048))]  # fmt: skip
+
+
+def every_technique() -> None:
+    """Print the figures of the largest questions, one search each."""
+    for name, hw, devices, sequence in LARGEST:
+        workload = revise(load_workload("pretrain"), {"sequence": sequence})
+        question = Question(devices=devices, use=LOSSY)
+        made = make_setting(
+            load_model(find_model(name)), load_system(hw), workload, load_framework("megatron-core"), question
+        )
+        start = time.process_time()
+        search(made.space, made.problem)
+        seconds = time.process_time() - start
+        print(f"{name} on {hw}: {made.space.cells:,} plans, {seconds:.2f} s")
+
+
 def timed(call: Callable[[], object], runs: int = 5) -> float:
     """Median seconds of a job after one warm-up."""
     call()
@@ -57,9 +77,12 @@ def timed(call: Callable[[], object], runs: int = 5) -> float:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--axes", choices=("default", "fine"), action="append")
+    parser.add_argument("--axes", choices=("default", "fine", "every"), action="append")
     for axes in parser.parse_args().axes or ("default", "fine"):
-        measure(axes)
+        if axes == "every":
+            every_technique()
+        else:
+            measure(axes)
 
 
 def measure(axes: str) -> None:

@@ -12,10 +12,13 @@ from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.techniques.record import Layout
 
-__all__ = ["EFFICIENT", "assumptions", "provenance"]
+__all__ = ["EFFICIENT", "FULL", "assumptions", "provenance"]
 
 EFFICIENT = 0.9
 """Where the device count is free, the largest that keeps this share of the best per-device efficiency is chosen."""
+
+FULL = 0.875
+"""Share of the device's memory above which an allocator may stall a training step; 80 GB devices, measured."""
 
 
 def assumptions(
@@ -60,9 +63,20 @@ def assumptions(
         found.append((libraries, "--hw"))
     if uses:
         found.append((told(uses, setting.framework.kernels), "--framework"))
+    if best is not None and setting.phase == "training":
+        found += _nearly_full(best, setting.machine.main.tier)
     if best is not None and best.quality is None:
         found.append(("quality of a technique in use is unknown for this model", "--max-quality-loss"))
     return tuple(found)
+
+
+def _nearly_full(best: EvaluatedPlan, tier: str) -> list[tuple[str, str]]:
+    """A warning where the plan needs nearly all memory: measured runs there took 5 to 9 times as long."""
+    share = max((ledger.totals[tier] / ledger.capacities[tier] for ledger in best.ledgers), default=0.0)
+    if share <= FULL:
+        return []
+    text = f"no stall of the allocator at {share:.0%} of {tier}: above {FULL:.1%} some runs take several times as long"
+    return [(text, "--pin")]
 
 
 def _served_format(setting: Setting) -> str:

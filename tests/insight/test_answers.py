@@ -138,3 +138,13 @@ def test_a_better_machine_has_no_worse_plan(question: str, fact: str) -> None:
     key = "step_seconds" if asked["workload"] == "pretrain" else "output_tokens_per_second_per_device"
     ratio = after.metrics[key] / before.metrics[key]
     assert ratio <= 1.0 + 1e-9 if key == "step_seconds" else ratio >= 1.0 - 1e-6
+
+
+@pytest.mark.parametrize(("name", "warned"), [("llama-2-70b", True), ("llama-2-7b", False)])
+def test_a_nearly_full_device_is_said(name: str, warned: bool) -> None:
+    """Above seven eighths of its memory a step may stall; a plan with room to spare says nothing of it."""
+    pin = {"tp": 4, "recompute": 0} if warned else {"tp": 2, "micro_batch": 1}
+    found = answer(setting(name, "dgx-h100", "pretrain", devices=64, pin=pin))
+    assert found.best is not None
+    share = max(ledger.totals["hbm"] / ledger.capacities["hbm"] for ledger in found.best.ledgers)
+    assert (share > 0.875) == warned == any("allocator" in text for text, _ in found.assumptions)
