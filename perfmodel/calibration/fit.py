@@ -19,7 +19,10 @@ from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.store import REGIMES, Fitted, Store
 from perfmodel.specs.calibration import POOLED, CalibrationGroup
 
-__all__ = ["Fit", "fit_groups", "fit_one", "predicted"]
+__all__ = ["Fit", "Pool", "fit_groups", "fit_one", "pools_of", "predicted"]
+
+Pool = tuple[str, str, str]
+"""Operator class, format and family of groups that share a first fit."""
 
 SCALE = 0.1
 """Relative error at which the loss turns from square to absolute; also the weight of a row against the prior."""
@@ -152,16 +155,21 @@ def fit_groups(groups: Iterable[Group], *, date: str = "", folds: int = 0, known
     folds : parts for cross-validation of the intervals; with 0 groups get none.
     known : earlier fits, whose constants are the centre of the first prior.
     """
-    pools: dict[tuple[str, str, str], list[Group]] = {}
+    fitted: list[Fitted] = []
+    for (operator, _, _), members in pools_of(groups).items():
+        fitted += _fit_pool(model_named(operator), members, date, folds, known)
+    return fitted
+
+
+def pools_of(groups: Iterable[Group]) -> dict[Pool, list[Group]]:
+    """Sort the groups by (operator, format, family): the fit of a pool needs nothing outside it."""
+    pools: dict[Pool, list[Group]] = {}
     for group in groups:
         key = group.key
         model = model_named(key.operator)
         pool = (model.subject.family(key.device) or key.device) if model.pooled_over == "family" else ""
         pools.setdefault((key.operator, key.format, pool), []).append(group)
-    fitted: list[Fitted] = []
-    for (operator, _, _), members in pools.items():
-        fitted += _fit_pool(model_named(operator), members, date, folds, known)
-    return fitted
+    return pools
 
 
 def _fit_pool(model: OperatorModel, groups: list[Group], date: str, folds: int, known: Store | None) -> list[Fitted]:

@@ -163,6 +163,8 @@ class OperatorModel:
     parameters : what a fit of a group may move.
     subsets : named parts of the rows that are reported on their own.
     pooled_over : devices that share a first fit: those of one ``family``, or ``all`` where kernels differ little.
+    one_library : formats whose kernels differ neither by name nor by width: a device of another family takes the middle
+        of what the families agree on.
     stand_ins : formats whose constants may stand in for a format that was not measured, best first.
     subject : what constants belong to: a device or a machine.
     label : column that names it.
@@ -176,10 +178,17 @@ class OperatorModel:
     parameters: Callable[[Key], tuple[Parameter, ...]]
     subsets: Mapping[str, Callable[[Columns], NDArray[np.bool_]]]
     pooled_over: str = "family"
+    one_library: frozenset[str] = frozenset()
     stand_ins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     subject: Subject = DEVICES
     label: str = "device"
     check: Callable[[str, Mapping[str, float]], None] = lambda name, sizes: None
+
+    def alike(self, device: str, other: str) -> bool:
+        """Whether the other device runs the same programs; one library has some for all, streaming is the same."""
+        return (
+            bool(self.one_library) or self.pooled_over == "all" or self.subject.feed(device) == self.subject.feed(other)
+        )
 
     def matches(self, header: frozenset[str]) -> bool:
         """Whether a file with these columns holds measurements of this class."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from perfmodel.calibration.model import Key, OperatorModel, Parameter
@@ -32,20 +33,37 @@ __all__ = [
     "store_of",
 ]
 
-TIERS = ("fitted", "device", "sibling", "family", "foreign", "class")
+TIERS = ("fitted", "device", "sibling", "family", "library", "foreign", "class")
 """Where constants come from, best first: this framework on this device; this device; this framework on devices of the
-family; the family; all measured devices of the class; what the device file and its class state."""
+family; the family; what families agree on of one library; all measured devices of the class; what the device file and
+its class state."""
 
 _CARRIED: Mapping[str, Mapping[str, float]] = {
     "device": {},
-    "sibling": {"gemm": 0.17, "attention": 0.17, "decode_attention": 0.15, "mla": 0.16, "moe": 0.18},
-    "family": {},
-    "foreign": {"attention": 0.40, "decode_attention": 0.42, "mla": 0.61, "moe": 0.62, "elementwise": 0.53},
+    "sibling": {"gemm": 0.15, "attention": 0.18, "decode_attention": 0.14, "mla": 0.17, "moe": 0.18},
+    "family": {"gemm": 0.22},
+    "library": {"gemm": 0.24},
+    "foreign": {
+        "gemm": 0.61,
+        "attention": 0.37,
+        "decode_attention": 0.40,
+        "mla": 0.49,
+        "moe": 0.50,
+        "elementwise": 0.48,
+    },
     "class": {},
 }
 """Half-width of the 80 % interval in ln of constants that were carried over, by tier and operator class: the 80th
 percentile of the errors of ``perfmodel validate --held-out device`` (2026-11-23)."""
-_ELSEWHERE = {"fitted": 0.15, "device": 0.22, "sibling": 0.22, "family": 0.35, "foreign": 0.37, "class": 0.6}
+_ELSEWHERE = {
+    "fitted": 0.15,
+    "device": 0.22,
+    "sibling": 0.22,
+    "family": 0.35,
+    "library": 0.24,
+    "foreign": 0.37,
+    "class": 0.6,
+}
 """The same where no class of its own was measured, by tier."""
 
 
@@ -104,9 +122,10 @@ class Store:
         parameters = model.parameters(key)
         for tier, groups in self._tiers(model, key):
             if groups:
-                values = _mean([p for p in parameters if not p.artefact], groups)
-                values.update(self._artefacts(key, parameters, groups if tier in ("fitted", "sibling") else []))
-                if tier == "foreign" and model.subject is DEVICES:
+                ours = [p for p in parameters if not p.artefact]
+                values = _mean(ours, groups)
+                values.update(self._artefacts(model, key, parameters, groups if tier in ("fitted", "sibling") else []))
+                if tier in ("library", "foreign") and model.subject is DEVICES:
                     values.update(_stated(key, values))
                 return Chosen(values, tier, _intervals(model.name, groups, tier))
         ours = [p for p in parameters if not p.artefact]
@@ -115,48 +134,82 @@ class Store:
         return Chosen(values, "class", _intervals(model.name, [], "class"))
 
     def _artefacts(
-        self, key: Key, parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]
+        self, model: OperatorModel, key: Key, parameters: Iterable[Parameter], groups: Sequence[CalibrationGroup]
     ) -> dict[str, float]:
         """What belongs to the benchmark of a framework: the same on devices that share nothing else."""
         wanted = [p for p in parameters if p.artefact]
-        found = groups or [
-            f.group
+        same = [
+            f
             for f in self._index.get((key.operator, key.format), [])
             if f.group.variant.split("/")[0] == key.variant.split("/")[0] and f.group.origin == key.origin
         ]
-        return _mean(wanted, found) if wanted and found else {}
+        alike = [f for f in same if model.alike(key.device, f.device)]
+        found = groups or [f.group for f in alike or same]
+        if found:
+            return _mean(wanted, found)
+        return {p.name: p.default for p in wanted if p.unit == "s"}  # a launch from a host costs, on whatever host
 
     def _tiers(self, model: OperatorModel, key: Key) -> Iterator[tuple[str, list[CalibrationGroup]]]:
         """Groups to average, from the most specific; other formats stand in before other families do.
 
-        The kernel of the same name on other families comes before other kernels of the family: what a kernel does
-        with tiles, masks and splits says more than whose chip it runs on.
+        Devices whose matrix units are fed alike come before the others: they run the same programs. The kernel of the
+        same name on other families comes before other kernels of the family: what a kernel does with tiles, masks and
+        splits says more than whose chip it runs on. Names of callers of one library say nothing.
         """
         keys = [key, *(key._replace(format=f) for f in model.stand_ins.get(key.format, ()))]
         near = [self._near(model, k) for k in keys]
         *closest, family = near[0]
         yield from closest
-        yield "foreign", [g for g in self._everywhere(model, key) if g.variant == key.variant]
+        if key.format not in model.one_library:
+            yield "foreign", [g for g in self._everywhere(model, key, True) if g.variant == key.variant]
         yield family
         for tiers in near[1:]:
             yield from (("family", groups) for _, groups in tiers)
-        for k in keys:
-            everywhere = self._everywhere(model, k)
-            yield "foreign", [g for g in everywhere if g.variant == key.variant]
-            yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
+        if key.format in model.one_library:
+            yield "library", self._by_family(model, keys)
+        for alike in (True, False):
+            for k in keys:
+                everywhere = self._everywhere(model, k, alike)
+                yield "foreign", [g for g in everywhere if g.variant == key.variant]
+                yield "foreign", [g for g in everywhere if g.variant == POOLED] or everywhere
 
-    def _everywhere(self, model: OperatorModel, key: Key) -> list[CalibrationGroup]:
-        """Groups of all devices of the class of this one."""
-        kind_of = model.subject.kind
-        kind = kind_of(key.device)
-        return [f.group for f in self._index.get((key.operator, key.format), []) if kind_of(f.device) == kind]
+    def _by_family(self, model: OperatorModel, keys: Sequence[Key]) -> list[CalibrationGroup]:
+        """One set: the middle of what the families of the class have, formats of one library taken together.
+
+        A family whose timings hold launches from a host, or whose memory is slow, is one vote and no more.
+        """
+        kind = model.subject.kind
+        families: dict[str, list[CalibrationGroup]] = {}
+        for key in keys:
+            for fit in self._index.get((key.operator, key.format), []):
+                if fit.group.variant == POOLED and kind(fit.device) == kind(key.device):
+                    families.setdefault(fit.family or fit.device, []).append(fit.group)
+        if not families:
+            return []
+        names = sorted({name for groups in families.values() for g in groups for name in g.constants})
+        wanted = [Parameter(name, 0.0, 0.0, 0.0, 1.0) for name in names]
+        votes = [_mean(wanted, groups) for groups in families.values()]
+        middle = {name: median(v[name] for v in votes if v[name] > 0.0) for name in names}
+        rows = sum(g.rows for groups in families.values() for g in groups)
+        return [CalibrationGroup(operator=model.name, format=keys[0].format, rows=rows, constants=middle)]
+
+    def _everywhere(self, model: OperatorModel, key: Key, alike: bool) -> list[CalibrationGroup]:
+        """Groups of all devices of the class of this one, or of those whose matrix units are fed in the same way."""
+        subject = model.subject
+        found = [
+            f
+            for f in self._index.get((key.operator, key.format), [])
+            if subject.kind(f.device) == subject.kind(key.device)
+        ]
+        return [f.group for f in found if not alike or model.alike(f.device, key.device)]
 
     def _near(self, model: OperatorModel, key: Key) -> list[tuple[str, list[CalibrationGroup]]]:
         """Groups of the device and of its family, by tier."""
         family = model.subject.family(key.device)
         found = self._index.get((key.operator, key.format), [])
         own = [f.group for f in found if f.device == key.device]
-        kin = [f.group for f in found if family and f.family == family]
+        cut = model.subject.cut if key.format in model.one_library else lambda name, other: False
+        kin = [f.group for f in found if family and f.family == family and not cut(key.device, f.device)]
         same = [g for g in kin if g.variant == key.variant]
         return [
             ("fitted", [g for g in own if g.variant == key.variant and g.origin == key.origin]),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from perfmodel.errors import PerfmodelError, UnknownName
 from perfmodel.machine.build import build_machine
 from perfmodel.machine.engine import Constants, Engine
+from perfmodel.machine.measured import cut_down, feed_of
 from perfmodel.network.topology import Network
 from perfmodel.specs.calibration import CalibrationGroup
 from perfmodel.specs.locate import Entry, cluster_names, find_device, find_hardware
@@ -32,6 +33,8 @@ class Subject(NamedTuple):
     family : name -> those that share a first fit.
     kind : name -> those whose constants are better than nothing.
     constants : values by name -> what predictions take; values may be arrays of trial points.
+    feed : name -> those that run the same kernels, whatever their family.
+    cut : (name, name of one of its family) -> whether the matrix units of one are cut to a part of the other's.
     stated : (name, operator, format, names) -> constants that the specification states, for those names it has any.
     """
 
@@ -40,6 +43,8 @@ class Subject(NamedTuple):
     family: Callable[[str], str]
     kind: Callable[[str], str]
     constants: Callable[[Mapping[str, Any]], Any]
+    feed: Callable[[str], str]
+    cut: Callable[[str, str], bool]
     stated: Callable[[str, str, str, tuple[str, ...]], Mapping[str, float]]
 
 
@@ -89,6 +94,8 @@ DEVICES = Subject(
     lru_cache(maxsize=256)(lambda name: load_device(name).family),
     lru_cache(maxsize=256)(lambda name: load_device(name).device_class),
     lambda values: Constants(**dict(values)),
+    lru_cache(maxsize=256)(lambda name: feed_of(load_device(name))),
+    lru_cache(maxsize=1024)(lambda name, other: cut_down(load_device(name), load_device(other))),
     _engine_constants,
 )
 
@@ -174,5 +181,7 @@ MACHINES = Subject(
     lru_cache(maxsize=256)(lambda name: f"{place_of(name).system.accelerator.family}, {_link(name)}"),
     _link,
     dict,
+    lambda name: "",
+    lambda name, other: False,
     _library_constants,
 )

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perfmodel.calibration.fit import fit_groups, predicted, shape_hash
+from perfmodel.calibration.fit import Pool, fit_groups, pools_of, predicted, shape_hash
 from perfmodel.calibration.model import Array, Group, OperatorModel
 from perfmodel.calibration.operators import model_named
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import Table, files_of, header_of, read_tables
 from perfmodel.calibration.serving_validate import is_serving, serving_reports
-from perfmodel.calibration.store import Chosen, Store, regime, shipped, store_of
+from perfmodel.calibration.store import Chosen, Fitted, Store, regime, shipped, store_of
 from perfmodel.calibration.training_validate import is_training, training_reports
 from perfmodel.errors import PerfmodelError, SpecError
 
@@ -95,11 +95,17 @@ def _possible(group: Group) -> bool:
 
 
 def _carried_over(groups: list[Group]) -> Callable[[Group], Predicted]:
-    """Predict every row with constants fitted to the other devices."""
+    """Predict every row with constants fitted to the other devices; pools without the device are fitted once."""
+    pools = pools_of(groups)
+
+    @cache
+    def fitted(pool: Pool, left_out: str) -> list[Fitted]:
+        return fit_groups([g for g in pools[pool] if g.key.device != left_out])
 
     @cache
     def others(device: str) -> Store:
-        return Store(tuple(fit_groups([g for g in groups if g.key.device != device])))
+        measured = {pool for pool, members in pools.items() if any(g.key.device == device for g in members)}
+        return Store(tuple(f for pool in pools for f in fitted(pool, device if pool in measured else "")))
 
     return lambda group: predict_group(group, others(group.key.device))
 

@@ -19,10 +19,11 @@ from perfmodel.specs.hardware import Device
 from perfmodel.specs.kernels import KERNEL_CONSTANTS, KernelConstants
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import calibration_files
+from perfmodel.specs.system import load_device
 from perfmodel.specs.yamlfile import read
 from perfmodel.units import Seconds
 
-__all__ = ["PLANNED", "REGIMES", "WIDTHS", "PlanConstants", "stated"]
+__all__ = ["PLANNED", "REGIMES", "WIDTHS", "PlanConstants", "cut_down", "feed_of", "stated"]
 
 PLANNED: dict[tuple[str, str], tuple[tuple[str, str], ...]] = {
     ("gemm", "any"): (("gemm", "bf16"), ("gemm", "fp16")),
@@ -56,6 +57,10 @@ REGIMES: tuple[tuple[str, Seconds], ...] = (
 """Regimes of predicted time, each with its upper end [s]: launch, fill, transition, throughput."""
 WIDTHS = {"framework": 0.15, "device": 0.22, "sibling": 0.3}
 """Half-width of the 80 % interval in ln where no residuals were kept, and the least where constants were carried."""
+UNLIKE = 1.5
+"""Ratio of the rates of one unit above which matrix units are cut."""
+FED_BY_REGISTERS = 5.0e12
+"""16-bit rate of one unit that registers can feed [FLOP/s]: 2048 FLOP a clock, and no unit of 4096 is slower."""
 HOST_BOUND = REGIMES[1][1]
 """Floor of timings launched from the host above which they say nothing of short kernels [s]."""
 
@@ -135,6 +140,8 @@ def _choose(device: Device, measured: tuple[tuple[str, str], ...], kernels: str,
     if pooled:
         return _Found("device", ((own.device, pooled),))
     kin = _kin(device)
+    if measured == PLANNED["gemm", "any"]:
+        kin = [g for g in kin if not cut_down(device, load_device(g.device))]
     alike = [(g.device, found[0]) for g in kin if (found := _of_framework(g, measured, kernels))]
     alike = alike or [(g.device, shared) for g in kin if (shared := _pooled(g, measured))]
     return _Found("sibling", tuple(alike)) if alike else None
@@ -214,6 +221,30 @@ def _own(device: Device) -> _Groups:
         return _indexed(device.name, device.calibration)
     path = _files().get(device.name)
     return _Groups(device.name, {}) if path is None else _load(path)
+
+
+def cut_down(device: Device, other: Device) -> bool:
+    """Whether the matrix units of one are cut to a part of the rate of the other, as products of one chip are.
+
+    A GeForce that adds in fp32 at half of the rate of its chip is never short of power; the same chip at full rate is.
+    """
+    ours, theirs = (_unit_rate(d) for d in (device, other))
+    return bool(ours and theirs) and max(ours, theirs) > UNLIKE * min(ours, theirs)
+
+
+def feed_of(device: Device) -> str:
+    """How kernels feed the matrix units: from registers, or, where one unit is too fast for that, from shared memory.
+
+    Kernels for the one and for the other (``mma`` against ``wgmma`` and ``tcgen05``) are other programs.
+    """
+    return "shared memory" if _unit_rate(device) > FED_BY_REGISTERS else "registers"
+
+
+def _unit_rate(device: Device) -> float:
+    """16-bit rate of one compute unit [FLOP/s]; 0 where the file states none."""
+    rates = device.peak.matrix
+    rate = next((rates[name].value for name in ("bf16", "fp16") if name in rates), 0.0)
+    return rate / device.units.value if device.units else 0.0
 
 
 def _kin(device: Device) -> list[_Groups]:

@@ -45,10 +45,17 @@ def shapes(rows: int, seed: int = 1) -> dict[str, np.ndarray]:
     return {"m": m, "n": n, "k": k, "resident": np.zeros(rows), "copies": np.ones(rows), "until_full": np.zeros(rows)}
 
 
-def made(rows: int, framework: str = "vllm", device: str = "h100-sxm", noise: float = 0.03, seed: int = 1) -> Group:
-    key = Key("gemm", device, "bf16", framework, "synthetic")
+def made(
+    rows: int,
+    framework: str = "vllm",
+    device: str = "h100-sxm",
+    noise: float = 0.03,
+    seed: int = 1,
+    format: str = "bf16",
+) -> Group:
+    key = Key("gemm", device, format, framework, "synthetic")
     columns = shapes(rows, seed)
-    group = Group(key, "made.csv", "synthetic", framework, device, "bf16", columns, np.ones(rows), tuple(range(rows)))
+    group = Group(key, "made.csv", "synthetic", framework, device, format, columns, np.ones(rows), tuple(range(rows)))
     seconds = predicted(model_named("gemm"), group, TRUE)
     factor = np.exp(np.random.default_rng(seed + 99).normal(0.0, noise, rows))
     return Group(*group_fields(group), seconds=seconds * factor, lines=group.lines)
@@ -117,9 +124,10 @@ def test_tiers_go_from_the_framework_to_the_class() -> None:
     assert tier("h200", "vllm") == "sibling"
     assert tier("h200", "other") == "family"
     assert tier("h100-sxm", "vllm", "fp16") == "family", "another format of 16 bits"
-    assert tier("mi300x", "vllm") == "foreign"
+    assert tier("mi300x", "vllm") == tier("mi300x", "vllm", "fp16") == "library"
+    assert tier("mi300x", "vllm", "w8a16") == "foreign", "formats that 16 bits stand in for"
     assert tier("mi300x", "vllm", "nvfp4") == "class"
-    assert set(TIERS) >= {"fitted", "device", "sibling", "family", "foreign", "class"}
+    assert set(TIERS) >= {"fitted", "device", "sibling", "family", "library", "foreign", "class"}
 
 
 def test_stated_intervals_hold_what_they_say() -> None:

@@ -77,10 +77,10 @@ def test_unseen_devices_and_frameworks_are_predicted(device: str) -> None:
 
 def test_a_kernel_goes_with_its_name_to_other_families() -> None:
     """A device of a family where only another framework was measured takes its own framework's kernel from abroad."""
-    far, near = made(80, "sglang", "b200"), made(80, "vllm", "h200", seed=2)
+    far, near = made(80, "sglang", "b200", format="w8a16"), made(80, "vllm", "h200", seed=2, format="w8a16")
     slow = near.__class__(**{**near.__dict__, "seconds": 3.0 * near.seconds})
     store = Store(tuple(fit_groups([far, slow])))
-    wanted = made(60, "sglang", "h100-sxm", seed=3)
+    wanted = made(60, "sglang", "h100-sxm", seed=3, format="w8a16")
     found = predict_group(wanted, store)
     assert found.tier == "foreign"
     assert np.median(np.abs(found.seconds / wanted.seconds - 1.0)) < 0.1

@@ -160,6 +160,7 @@ MODEL = OperatorModel(
     read=_read,
     predict=_predict,
     parameters=_parameters,
+    one_library=frozenset({"bf16", "fp16"}),
     stand_ins={
         "fp16": ("bf16",),
         "bf16": ("fp16",),
