@@ -178,6 +178,7 @@ def simulate(
     block: int | None = None,
     prefix_cache: bool = True,
     hashed: int = 512,
+    flop_aware: float = 0.0,
     kv_tokens: float | None = None,
     columns: Mapping[str, Any] | None = None,
     use: tuple[str, ...] = (),
@@ -201,6 +202,7 @@ def simulate(
     replicas, router : replicas of the plan, and how requests are spread over them.
     max_sequences, token_budget, block : limits of the scheduler, where not its defaults.
     prefix_cache, hashed : whether prompts are kept, and the tokens of a block of their hashes.
+    flop_aware : for models with recurrent states, the weight of saved operations per byte against recency.
     kv_tokens : tokens of the KV cache of a replica, where known from the engine's log.
     columns : plan of a replica, e.g. ``{"tp": 2}``.
     checkpoint : file to save to and to go on from.
@@ -230,7 +232,7 @@ def simulate(
         max_sequences=max_sequences, token_budget=token_budget, block=block,
     )  # fmt: skip
     saved = None if checkpoint is None else Path(checkpoint)
-    options = Options(rules, replicas, router, prefix_cache, hashed, kv_tokens, saved)
+    options = Options(rules, replicas, router, prefix_cache, hashed, flop_aware, kv_tokens, saved)
     x = plan_columns(setting, columns or {}, None)
     found = run(setting, x, arrivals, options, identity=source, progress=progress, stop=stop)
     return Simulation(setting.model, setting.system, setting.framework.name, dict(columns or {}), source, found)

@@ -53,6 +53,9 @@ def command(
     token_budget: int | None = typer.Option(None, "--max-num-batched-tokens", help="Most new tokens of an iteration."),
     block: int | None = typer.Option(None, "--block-size", help="Tokens of a KV block."),
     prefix_cache: bool = typer.Option(True, "--prefix-cache/--no-prefix-cache", help="Keep prompts for others."),
+    flop_aware: float = typer.Option(
+        0.0, "--flop-aware", help="Models with recurrent states: weight of saved FLOP per byte in what is evicted."
+    ),
     kv_tokens: float | None = typer.Option(None, "--kv-tokens", help="Tokens of a replica's KV cache, from a log."),
     checkpoint: Path | None = typer.Option(
         None, "--checkpoint", metavar="FILE", help="Save here now and then; the same command goes on from it."
@@ -89,7 +92,7 @@ def command(
         done = studies.simulate(
             model, hw, arrivals, workload, scheduler=scheduler, replicas=replicas, router=router,  # type: ignore[arg-type]
             max_sequences=max_sequences, token_budget=token_budget, block=block, prefix_cache=prefix_cache,
-            hashed=hashed, kv_tokens=kv_tokens, columns=columns, use=options.techniques(use),
+            hashed=hashed, flop_aware=flop_aware, kv_tokens=kv_tokens, columns=columns, use=options.techniques(use),
             changes=options.pairs("--set", set_) or None, workload_changes=fields or None, framework=framework,
             checkpoint=checkpoint, source=source, progress=lambda n: bar("simulation", n, total, source), stop=stop,
         )  # fmt: skip

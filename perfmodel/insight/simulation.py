@@ -12,10 +12,11 @@ import numpy as np
 
 from perfmodel.errors import SpecError
 from perfmodel.insight.setting import Setting, position_limit
-from perfmodel.operators.state import cache_bytes
+from perfmodel.operators.state import cache_bytes, recurrent_bytes
 from perfmodel.phases.iteration import Iteration
+from perfmodel.serving.checkpoints import CheckpointCache
 from perfmodel.serving.pool import Pool
-from perfmodel.serving.prefix import LruCache
+from perfmodel.serving.prefix import LruCache, PrefixCache
 from perfmodel.serving.replica import Replica
 from perfmodel.serving.resume import Saver, load_run
 from perfmodel.serving.schedulers import Scheduler
@@ -24,6 +25,7 @@ from perfmodel.serving.stability import Stability, stability
 from perfmodel.serving.statistics import Spread, Totals, spread
 from perfmodel.serving.steady import Replica as Loaded
 from perfmodel.serving.tables import IterationTables, tabulate
+from perfmodel.solver.evaluate import model_flops_per_token
 from perfmodel.solver.problems import ServingProblem
 from perfmodel.specs.trace import Arrival
 from perfmodel.specs.workload import Slo
@@ -46,6 +48,7 @@ class Options:
     router : how requests are spread.
     prefix_cache : keep prompts' blocks after requests have left.
     hashed : tokens of a block of the prefix hashes.
+    flop_aware : weight of saved operations per byte against recency in what models with recurrent states evict.
     kv_tokens : tokens that the cache of a replica holds, where the engine has logged it; else from the memory ledger.
     checkpoint : file to save to, and to go on from where it exists.
     stepping : take every iteration by itself.
@@ -56,6 +59,7 @@ class Options:
     router: Router = "round-robin"
     prefix_cache: bool = True
     hashed: int = 512
+    flop_aware: float = 0.0
     kv_tokens: float | None = None
     checkpoint: Path | None = None
     stepping: bool = False
@@ -154,7 +158,8 @@ def simulate(
     cache, top = _room(setting, problem, x, options)
     whole = int(min(longest or MOST_CONTEXT, top, max(cache.tokens, 2)))
     tables = tabulate(model, sequences=rules.max_sequences, tokens=min(rules.token_budget, whole), context=whole)
-    run = _begin(tables, cache, options, problem.framework.get("request_overhead", 0.0), whole)
+    overhead = problem.framework.get("request_overhead", 0.0)
+    run = _begin(tables, cache, options, overhead, whole, lambda: _prefixes(setting, cache, options))
     saver = None
     if options.checkpoint is not None:
         signature = f"{identity}|{setting.model.name}|{setting.system.name}|{vars(x)}|{options}|{problem.framework}"
@@ -211,7 +216,24 @@ def _columns(x: Plan) -> str:
     return " ".join(f"{n}={v:g}" for n, v in degrees.items()) or "one device"
 
 
-def _begin(tables: IterationTables, cache: CacheSize, options: Options, overhead: float, longest: int) -> Run:
+def _prefixes(setting: Setting, cache: CacheSize, options: Options) -> PrefixCache | None:
+    """Prefix cache of a replica: by states where the model has any, else by blocks."""
+    if not options.prefix_cache:
+        return None
+    architecture = setting.model.architecture
+    if not recurrent_bytes(architecture, kv_split=1.0):
+        return LruCache()
+    size = options.hashed
+
+    short, long = (model_flops_per_token(architecture, float(n * size)) * size for n in (1, 65))
+    growing = (long - short) / 64.0
+    return CheckpointCache(math.ceil(cache.fixed / size), (short - growing, growing), options.flop_aware)
+
+
+def _begin(
+    tables: IterationTables, cache: CacheSize, options: Options, overhead: float, longest: int,
+    prefixes: Callable[[], PrefixCache | None],
+) -> Run:  # fmt: skip
     rules, totals = options.scheduler, Totals()
     tokens = min(cache.tokens, float(longest) * rules.max_sequences + longest)
     blocks, state = int(tokens // rules.block), math.ceil(cache.fixed / rules.block)
@@ -220,7 +242,7 @@ def _begin(tables: IterationTables, cache: CacheSize, options: Options, overhead
             tables, rules,
             Pool(
                 blocks, rules.block, fixed=rules.reserve == "whole", state=state,
-                cache=LruCache() if options.prefix_cache else None, hashed=options.hashed,
+                cache=prefixes(), hashed=options.hashed,
             ),
             totals, admission_seconds=overhead, stepping=options.stepping,
         )

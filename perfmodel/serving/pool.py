@@ -76,7 +76,10 @@ class Pool:
         """The prompt's keys and values are there: others may share its whole blocks from now on."""
         if self.caching and request.prefix:
             whole = min(request.prompt // self.hashed, len(request.prefix))
-            fresh = self.cache.insert(request.prefix[len(request.shared) : whole])
+            room = self.available // self.width
+            fresh, beside = self.cache.insert(request.prefix[:whole], len(request.shared), room)
+            if beside:
+                self._take(beside * self.width)
             request.shared += fresh
             if self.fixed:
                 request.blocks -= len(fresh) * self.width

@@ -34,8 +34,11 @@ class PrefixCache(Protocol):
         """A request holds these cached blocks."""
         ...
 
-    def insert(self, ids: Sequence[int]) -> list[int]:
-        """Add computed blocks, held by the request that computed them; those already there are left out."""
+    def insert(self, path: Sequence[int], begin: int, room: int) -> tuple[list[int], int]:
+        """Add the computed blocks of a path from ``begin`` on, held by the request; those already there are left out.
+
+        Returns the new blocks, and blocks taken beside them, at most ``room``.
+        """
         ...
 
     def release(self, ids: Sequence[int]) -> None:
@@ -86,12 +89,13 @@ class LruCache:
             self._idle.pop(i, None)
             self._holders[i] = self._holders.get(i, 0) + 1
 
-    def insert(self, ids: Sequence[int]) -> list[int]:
-        """Add blocks that are not there yet; returns those."""
-        fresh = [i for i in ids if i not in self._holders and i not in self._idle]
+    def insert(self, path: Sequence[int], begin: int, room: int) -> tuple[list[int], int]:
+        """Add blocks that are not there yet; returns those, and nothing taken beside them."""
+        del room
+        fresh = [i for i in path[begin:] if i not in self._holders and i not in self._idle]
         for i in fresh:
             self._holders[i] = 1
-        return fresh
+        return fresh, 0
 
     def release(self, ids: Sequence[int]) -> None:
         """Give blocks up, the last one first."""

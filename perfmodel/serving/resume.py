@@ -28,7 +28,7 @@ class _Reader(pickle.Unpickler):
     """Builds plain data and the classes of a simulation, and refuses to call anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _KNOWN or (module.startswith("perfmodel.serving.") and name[0].isupper()):
+        if (module, name) in _KNOWN or (module.startswith("perfmodel.serving.") and name.lstrip("_")[:1].isupper()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} does not belong here")
 

@@ -211,7 +211,7 @@ def test_a_load_beyond_capacity_is_called_unstable(rate: float, stable: bool) ->
 def test_the_block_unused_for_longest_goes_first() -> None:
     cache = LruCache()
     for ids in ((1, 2), (3,), (4,)):
-        cache.insert(ids)
+        cache.insert(ids, 0, 0)
         cache.release(ids)
     cache.take((1, 2))
     cache.release((1, 2))
@@ -224,7 +224,7 @@ def test_the_block_unused_for_longest_goes_first() -> None:
 
 def test_blocks_in_use_are_not_evicted_and_counted_once() -> None:
     cache = LruCache()
-    assert cache.insert((1, 2)) == [1, 2]
+    assert cache.insert((1, 2), 0, 0) == ([1, 2], 0)
     cache.take((1, 2))
     cache.release((1, 2))
     assert (cache.held, cache.idle, cache.evict(5)) == (2, 0, 0)
