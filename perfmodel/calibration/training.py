@@ -114,7 +114,7 @@ def _workload(setup: Setup, rows: Sequence[TrainingRow]) -> SimpleNamespace:
         sequence=sequence,
         global_batch=tokens,
         fused_attention=setup.fused,
-        documents=None,
+        documents=(),
         recipe=Recipe.model_validate(recipe),
     )
 

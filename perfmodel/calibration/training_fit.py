@@ -64,6 +64,7 @@ BOUNDS: dict[str, Range] = {
     "head_spread": Range(0.0, 1.0, 0.5),
     "pipelined_far": Range(0.0, 1.0, 0.1),
     "gradient_pieces": Range(1.0, 12.0, 9.0),
+    "whole_exposed": Range(0.1, 2.0, 1.0),
     "collective_share": Range(0.02, 1.05, 0.9),
     "logit_bytes": Range(6.0, 60.0, 14.0),
     "kept_scale": Range(0.5, 2.5, 1.0),

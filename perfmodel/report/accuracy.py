@@ -1,4 +1,4 @@
-"""Tables of how well kernels are predicted."""
+"""Tables of how well kernels, collectives and training runs are predicted."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def framework_lines(fits: Iterable[Any]) -> list[str]:
 def render(reports: Sequence[Report], command: str) -> str:
     """Markdown report: which command made it, the distribution over groups by operator, then every group."""
     text = [
-        "# How well kernels are predicted",
+        "# How well measurements are predicted",
         "",
         f"Made by `{command}`.",
         "",
@@ -146,6 +146,14 @@ def render(reports: Sequence[Report], command: str) -> str:
     ]
     text += ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
     text += ["| " + " | ".join(_row(r)) + " |" for r in reports if r["operator"]]
+    parts = _parts(r for r in reports if r["operator"] == "training")
+    if parts:
+        text += [
+            "",
+            "## Parts of large sweeps of training runs, rankings and completion",
+            "",
+            *(f"- {p}" for p in parts),
+        ]
     skipped = _skips(reports)
     if skipped:
         text += ["", "## Rows without a prediction", "", *(f"- {line}" for line in skipped)]

@@ -38,7 +38,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
 
     Where contributions cannot be added on the way, every rank gathers them all. Steps in which gradients still travel
     as stored have a term of their own. Software that scatters tensor by tensor pays ``gradient_pieces`` collectives per
-    layer, other software one.
+    layer, other software one; whole gradients are summed in buckets, ``whole_exposed`` says how much less that shows.
     """
     del x, machine
     lane = "main" if s.layout.sync_at_update else "net"
@@ -65,7 +65,8 @@ def _exchange(family: Family, s: Settled, net: Network, width: Scalar, *, gather
     pieces = (s.framework or {}).get("gradient_pieces", 1.0)
     pieces = pieces * s.first_layers if pieces > 1.0 else 1.0
     scattered = pieces * reduce_scatter(net, family.among(o, g), size / pieces)
-    return scattered + all_reduce(net, family.among(family.group.size, o), size * g / o)
+    whole = (s.framework or {}).get("whole_exposed", 1.0)
+    return scattered + whole * all_reduce(net, family.among(family.group.size, o), size * g / o)
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
