@@ -209,7 +209,7 @@ FORMULAS: dict[str, Formula] = {
     "activations_kept": Formula(_kept(GPT), {"split": HEADS, "sequence": HEADS, "context": SIZE}, {}, {}),
     "activations_kept of experts": Formula(_kept(MOE), {"split": HEADS, "sequence": HEADS, "context": SIZE}, {}, {}),
 }  # fmt: skip
-for _name in ("norm", "residual", "embedding"):
+for _name in ("norm", "residual", "add_norm", "embedding"):
     FORMULAS[_name] = Formula(
         getattr(streaming, _name), {**_sizes("tokens", "hidden"), "element_bytes": BYTES}, {"element_bytes": "B"}, WORK
     )

@@ -16,6 +16,7 @@ from perfmodel.machine.build import Machine, build_machine
 from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
+from perfmodel.serving.offline import most_batch
 from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.specs.framework import ServingFramework, load_framework
 from perfmodel.specs.overrides import override
@@ -24,10 +25,12 @@ from perfmodel.specs.workload import Slo
 from perfmodel.techniques import techniques_for
 from perfmodel.techniques.base import Situation, Technique, Term
 
-__all__ = ["Block", "Prediction", "blocks", "framework_of", "predict"]
+__all__ = ["Block", "Prediction", "blocks", "framework_of", "predict", "stated_constants"]
 
 Array = NDArray[np.float64]
 Constants = Mapping[str, float]
+ROUNDS = 10.0
+"""Requests of a client in one measurement; the first of all clients arrive at once (public benchmark scripts)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Block:
     rows : of one file or several.
     order : place of every row in the list that was given.
     situation, machine, network, techniques : what they run on.
-    framework : name of the software.
+    framework, family : name of the software; family of the device.
     x : plan columns, one array each.
     """
 
@@ -50,6 +53,7 @@ class Block:
     network: Network
     techniques: tuple[Technique, ...]
     framework: str
+    family: str | None
     x: SimpleNamespace
     memo: Memo[list[Term]] = field(default_factory=Memo)
 
@@ -87,10 +91,10 @@ def _system(cluster: str, nodes: int) -> System:
 
 def blocks(rows: Sequence[ServingRow]) -> list[Block]:
     """Sort rows by setup and build what each needs."""
-    members: dict[Setup, list[int]] = {}
+    members: dict[tuple[Setup, str], list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault(row.setup, []).append(i)
-    return [_block(setup, [rows[i] for i in order], order) for setup, order in members.items()]
+        members.setdefault((row.setup, row.mode), []).append(i)
+    return [_block(setup, [rows[i] for i in order], order) for (setup, _), order in members.items()]
 
 
 def _devices(row: ServingRow) -> int:
@@ -114,6 +118,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         prompt=np.array([row.prompt for row in rows]),
         output=np.array([row.output for row in rows]),
         shared_prefix=0.0,
+        prompts_per_pass=np.array([row.columns["batch"] if row.mode == "static" else 1.0 for row in rows]),
         kv_format=setup.kv_format,
         concurrency=None,
         rate=None,
@@ -122,7 +127,8 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     situation = Situation("serving", setup.architecture, machine, workload, most)
     network = build_network(system.cluster, sums=framework.all_reduce)
     x = SimpleNamespace(**columns)
-    return Block(tuple(rows), tuple(order), situation, machine, network, techniques, setup.framework, x)
+    family = system.accelerator.family
+    return Block(tuple(rows), tuple(order), situation, machine, network, techniques, setup.framework, family, x)
 
 
 def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] | None = None) -> Prediction:
@@ -137,9 +143,41 @@ def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] |
     count = sum(len(block.rows) for block in prepared)
     found = Prediction(np.empty(count), np.empty(count), np.empty(count))
     for block in prepared:
-        chosen = framework_of(block.framework).constants if constants is None else constants(block)
+        chosen = stated_constants(block) if constants is None else constants(block)
         replica = block.evaluate(chosen)
         place = list(block.order)
-        found.tpot[place], found.ttft[place] = replica.tpot, replica.ttft
-        found.throughput[place] = replica.rate * block.situation.workload.output
+        predicted = _MODES[block.rows[0].mode](block, replica, chosen)
+        for metric, value in zip(("tpot", "ttft", "throughput"), predicted, strict=True):
+            getattr(found, metric)[place] = value
     return found
+
+
+def stated_constants(block: Block) -> Constants:
+    """Constants of the framework of a block, as its file states them for that device family."""
+    return framework_of(block.framework).on(block.family)
+
+
+def _closed(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:
+    """Means over all requests of clients that send the next when one is answered, the first of all at once."""
+    del constants
+    output, batch = block.situation.workload.output, block.x.batch
+    first = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
+    return replica.tpot, first, batch * output / (first + (output - 1.0) * replica.tpot)
+
+
+def _static(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:
+    """All prompts of the batch in one pass, then decode passes of the whole batch."""
+    output, batch = block.situation.workload.output, block.x.batch
+    host = constants.get("host_per_iteration", 0.0) + constants.get("host_per_sequence", 0.0) * batch
+    first = replica.prefill.elapsed() + host
+    return replica.pass_seconds, first, batch * output / (first + output * replica.pass_seconds)
+
+
+def _offline(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:
+    """Everything is queued: the batch is what the engine admits."""
+    x = SimpleNamespace(**{**vars(block.x), "batch": most_batch(replica, block.machine, constants)})
+    full = evaluate_serving(x, block.techniques, block.situation, block.machine, block.network, constants)
+    return full.tpot, full.ttft, x.batch / full.tpot
+
+
+_MODES = {"closed": _closed, "static": _static, "offline": _offline}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from perfmodel.calibration.model import Unpredictable
-from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, model_of
+from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, model_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
 
-__all__ = ["HEADER", "ServingRow", "Setup", "layout_of", "read_row", "serving_rows"]
+__all__ = ["HEADER", "ServingRow", "Setup", "layout_of", "number", "origin_of", "read_row", "serving_rows"]
 
 HEADER = frozenset({"ttft_ms", "tpot_ms", "isl", "osl", "concurrency", "attention_dp_size", "mode"})
 """Columns by which a table of closed-loop serving runs is recognised."""
@@ -58,15 +58,25 @@ class ServingRow:
     output: float
     columns: Mapping[str, float]
     measured: Mapping[str, float]
+    mode: str = "closed"
+    """How requests arrive: ``closed`` loop, ``static`` batch, or all at once to be served ``offline``."""
+    drafts: bool = False
+    """The model was released with a head that drafts tokens."""
 
 
-def _number(row: Mapping[str, str], name: str) -> float:
+def number(row: Mapping[str, str], name: str) -> float:
+    """Value of a column, 0 where it is blank or no number."""
     text = row.get(name, "").strip()
     try:
         value = float(text) if text else 0.0
     except ValueError:
         return 0.0
     return value if 0.0 <= value < 1e12 else 0.0
+
+
+def origin_of(row: Mapping[str, str]) -> str:
+    """Who measured."""
+    return re.split("[:@]", row.get("source", ""), maxsplit=1)[0] or "unnamed"
 
 
 def _moe(architecture: Architecture) -> bool:
@@ -84,10 +94,10 @@ def layout_of(row: Mapping[str, str], architecture: Architecture) -> dict[str, f
     Unpredictable
         If the heads do not divide: the recorded degree is then the device count of a whole deployment.
     """
-    tp, pp = max(1.0, _number(row, "tp_size")), max(1.0, _number(row, "pp_size"))
+    tp, pp = max(1.0, number(row, "tp_size")), max(1.0, number(row, "pp_size"))
     experts = _moe(architecture)
-    width, split = max(1.0, _number(row, "moe_tp_size")), max(1.0, _number(row, "moe_ep_size"))
-    data = _number(row, "attention_dp_size") or _attention_data(row, tp, width * split if experts else 1.0)
+    width, split = max(1.0, number(row, "moe_tp_size")), max(1.0, number(row, "moe_ep_size"))
+    data = number(row, "attention_dp_size") or _attention_data(row, tp, width * split if experts else 1.0)
     named = re.search(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_|$)", row.get("id", ""))
     if named and experts:
         tp, data, split = _named(float(named[1]), float(named[2]), tp, data)
@@ -128,8 +138,8 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
     architecture = model_of(row)
     layout = layout_of(row, architecture)
     data = layout.pop("data")
-    batch = _number(row, "concurrency") or _number(row, "batch_size") * data
-    prompt, output = _number(row, "isl"), _number(row, "osl")
+    batch = number(row, "concurrency") or number(row, "batch_size") * data
+    prompt, output = number(row, "isl"), number(row, "osl")
     if batch < 1 or prompt < 1 or output < 2:
         raise Unpredictable("the concurrency or the lengths are not stated")
     setup = Setup(
@@ -138,7 +148,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
     names = ("framework", "backend_version", "model", "precision", "system", "measured_date")
     return ServingRow(
         line=line,
-        origin=re.split("[:@]", row.get("source", ""), maxsplit=1)[0] or "unnamed",
+        origin=origin_of(row),
         framework=row.get("framework", ""),
         device=row.get("system", ""),
         dtype=row.get("precision", "") or "unstated",
@@ -148,30 +158,38 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         output=output,
         columns={**layout, "batch": max(batch, data)},
         measured=_measured(row, batch, output),
+        drafts=bool(re.search(sources().drafts, row.get("model", ""), re.IGNORECASE)),
     )
 
 
 def _measured(row: Mapping[str, str], batch: float, output: float) -> dict[str, float]:
-    tpot, ttft = _number(row, "tpot_ms") * MILLI, _number(row, "ttft_ms") * MILLI
+    tpot, ttft = number(row, "tpot_ms") * MILLI, number(row, "ttft_ms") * MILLI
     stated = {"tpot": tpot, "ttft": ttft}
     if tpot and ttft:
         stated["throughput"] = batch * output / (ttft + (output - 1.0) * tpot)
     return {name: value for name, value in stated.items() if value > 0.0}
 
 
-def serving_rows(path: Path) -> tuple[list[ServingRow], dict[tuple[str, str, str, str], dict[str, int]]]:
+Skipped = dict[tuple[str, str, str, str], dict[str, int]]
+"""Rows by (source, framework, device, format) and reason."""
+
+
+def serving_rows(
+    path: Path, read: Callable[[int, Mapping[str, str]], ServingRow] = read_row
+) -> tuple[list[ServingRow], Skipped]:
     """Rows that can be predicted, and the others counted by (source, framework, device, format) and reason."""
     rows: list[ServingRow] = []
-    skipped: dict[tuple[str, str, str, str], dict[str, int]] = {}
+    skipped: Skipped = {}
     with path.open(newline="", encoding="utf-8-sig") as lines:
         reader: Iterable[dict[str, str]] = csv.DictReader(lines)
         for line, given in enumerate(reader, start=2):
             row = {name: value or "" for name, value in given.items() if name}
             try:
-                rows.append(read_row(line, row))
+                rows.append(read(line, row))
             except Unpredictable as reason:
-                origin = re.split("[:@]", row.get("source", ""), maxsplit=1)[0] or "unnamed"
-                key = (origin, row.get("framework", ""), row.get("system", ""), row.get("precision", "") or "unstated")
+                device = row.get("system", "") or row.get("gpu", "")
+                dtype = row.get("precision", "") or row.get("dtype", "") or "unstated"
+                key = (origin_of(row), row.get("framework", ""), device, dtype)
                 counts = skipped.setdefault(key, {})
                 counts[str(reason)] = counts.get(str(reason), 0) + 1
     return rows, skipped

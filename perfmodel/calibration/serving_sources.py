@@ -18,7 +18,7 @@ from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import load_model
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["cache_format", "cluster_of", "framework_of", "model_of", "sources"]
+__all__ = ["cache_format", "cluster_of", "framework_of", "model_of", "setting_of", "sources"]
 
 Part = Literal["attention", "router", "shared", "mlp", "experts", "head"]
 
@@ -44,6 +44,14 @@ class FrameworkEntry(Spec):
     framework: str
 
 
+class SoftwareEntry(Spec):
+    """Framework and format of the cache of tables that do not say so."""
+
+    when: dict[str, str]
+    framework: str
+    cache: str
+
+
 class CacheEntry(Spec):
     """Format of the key-value cache."""
 
@@ -61,14 +69,27 @@ class WeightEntry(Spec):
     why: str
 
 
+class FitEntry(Spec):
+    """Constants of a framework that closed-loop runs can tell."""
+
+    framework: str
+    names: tuple[str, ...]
+
+
 class Sources(Spec):
     """Contents of ``serving_sources.yaml``."""
 
     machines: tuple[MachineEntry, ...]
+    devices: tuple[MachineEntry, ...]
+    """Devices whose nodes are not known: rows on one of them can be predicted."""
+    software: tuple[SoftwareEntry, ...]
     models: tuple[ModelEntry, ...]
     frameworks: tuple[FrameworkEntry, ...]
     caches: tuple[CacheEntry, ...]
     weights: tuple[WeightEntry, ...]
+    drafts: str
+    """Models released with a head that drafts tokens."""
+    fits: tuple[FitEntry, ...]
 
 
 @lru_cache(maxsize=1)
@@ -81,8 +102,8 @@ def _fits(when: Mapping[str, str], row: Mapping[str, str]) -> bool:
     return all(re.search(p, row.get(c, ""), re.IGNORECASE) for c, p in when.items())
 
 
-def cluster_of(system: str) -> str:
-    """Cluster file of a recorded system.
+def cluster_of(system: str, devices: int = 2) -> str:
+    """Cluster file of a recorded system; a device file where one device is enough.
 
     Raises
     ------
@@ -92,6 +113,9 @@ def cluster_of(system: str) -> str:
     for entry in sources().machines:
         if re.search(entry.gpu, system, re.IGNORECASE):
             return entry.cluster
+    for alone in sources().devices:
+        if devices == 1 and re.search(alone.gpu, system, re.IGNORECASE):
+            return alone.cluster
     raise Unpredictable(f"no machine is known for {system or 'an unnamed system'}")
 
 
@@ -106,6 +130,14 @@ def framework_of(name: str) -> str:
 def cache_format(row: Mapping[str, str]) -> str:
     """Format of the key-value cache of a row."""
     return next(e.format for e in sources().caches if _fits(e.when, row))
+
+
+def setting_of(row: Mapping[str, str]) -> tuple[str, str]:
+    """Framework and cache format of a row of a table that names neither; ``Unpredictable`` if none is known."""
+    for entry in sources().software:
+        if _fits(entry.when, row):
+            return entry.framework, entry.cache
+    raise Unpredictable("no software is known for this source")
 
 
 @lru_cache(maxsize=256)

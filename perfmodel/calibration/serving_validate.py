@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
+from perfmodel.calibration.rows import header_of
 from perfmodel.calibration.serving import Block, Constants, Prediction, blocks, framework_of, predict
-from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, serving_rows
+from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, read_row, serving_rows
+from perfmodel.calibration.serving_tables import READERS
 
-__all__ = ["is_serving", "serving_reports", "set_aside"]
+__all__ = ["is_serving", "reader_of", "serving_reports", "set_aside"]
 
 Array = NDArray[np.float64]
 Head = tuple[str, str, str, str, str, str, str]
@@ -20,12 +22,21 @@ Head = tuple[str, str, str, str, str, str, str]
 _WORST = 3
 _RUNNING = 0.6
 """Share of the clients' requests that must run at the same time for a row to tell of that batch."""
+_SPECULATING = 0.75
+"""Median of measured over predicted time per token of a cohort below which it must have speculated."""
+SPECULATED = "the cohort speculates without saying so: faster than its kernels, and its model has a draft head"
 QUEUED = "the server ran fewer requests than the clients had open (Little's law): another batch"
 
 
 def is_serving(header: frozenset[str]) -> bool:
     """Whether a table with these columns holds serving runs."""
-    return header >= HEADER
+    return header >= HEADER or any(header >= columns for columns, _ in READERS)
+
+
+def reader_of(path: Path) -> Callable[[int, Mapping[str, str]], ServingRow]:
+    """Return what reads the rows of a serving table."""
+    header = header_of(path)
+    return read_row if header >= HEADER else next(read for columns, read in READERS if header >= columns)
 
 
 def serving_reports(files: Sequence[Path], constants: Callable[[Block], Constants] | None = None) -> list[GroupReport]:
@@ -38,7 +49,7 @@ def serving_reports(files: Sequence[Path], constants: Callable[[Block], Constant
     """
     reports: list[GroupReport] = []
     for path in files:
-        rows, skipped = serving_rows(path)
+        rows, skipped = serving_rows(path, reader_of(path))
         reports += _of_file(str(path), rows, predict(blocks(rows), constants), skipped)
     return reports
 
@@ -51,11 +62,29 @@ def running_share(row: ServingRow) -> float:
     return tpot * row.output / (ttft + tpot * row.output)
 
 
-def set_aside(rows: Sequence[ServingRow], metric: str) -> dict[int, str]:
-    """Rows whose measurement is of something else than the row says, by place, with the physical reason."""
-    if metric == "throughput":
-        return {}
-    return {i: QUEUED for i, row in enumerate(rows) if running_share(row) < _RUNNING}
+def set_aside(rows: Sequence[ServingRow], metric: str, tpot: Array | None = None) -> dict[int, str]:
+    """Rows whose measurement is of something else than the row says, by place, with the physical reason.
+
+    Parameters
+    ----------
+    rows : runs.
+    metric : what is compared.
+    tpot : predicted times per token, from which cohorts that speculate are told; without it none are [s].
+    """
+    found = dict.fromkeys(speculating(rows, tpot), SPECULATED) if tpot is not None else {}
+    if metric != "throughput":
+        found |= {i: QUEUED for i, row in enumerate(rows) if row.mode == "closed" and running_share(row) < _RUNNING}
+    return found
+
+
+def speculating(rows: Sequence[ServingRow], tpot: Array) -> list[int]:
+    """Rows of cohorts that are faster than their kernels allow, decided by cohort, for models with a draft head."""
+    cohorts: dict[tuple[str, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        if "tpot" in row.measured and row.drafts:
+            cohorts.setdefault(row.cohort, []).append(i)
+    ratio = {c: np.median([rows[i].measured["tpot"] / tpot[i] for i in own]) for c, own in cohorts.items()}
+    return [i for cohort, own in cohorts.items() if ratio[cohort] < _SPECULATING for i in own]
 
 
 def _of_file(
@@ -75,15 +104,19 @@ def _of_file(
         for metric in METRICS:
             head = (file, "serving", origin, framework, device, dtype, metric)
             predicted = getattr(made, metric)[members]
-            reports.append(_report(head, own, predicted, reasons))
+            if own and not any(metric in row.measured for row in own):
+                continue
+            reports.append(_report(head, own, predicted, reasons, set_aside(own, metric, made.tpot[members])))
     return reports
 
 
-def _report(head: Head, rows: Sequence[ServingRow], predicted: Array, skipped: dict[str, int]) -> GroupReport:
+def _report(
+    head: Head, rows: Sequence[ServingRow], predicted: Array, skipped: dict[str, int], unlike: Mapping[int, str]
+) -> GroupReport:
     metric, total = head[-1], len(rows) + sum(skipped.values())
     measured = np.array([row.measured.get(metric, np.nan) for row in rows])
     known = np.isfinite(measured)
-    aside = {i: why for i, why in set_aside(rows, metric).items() if known[i]}
+    aside = {i: why for i, why in unlike.items() if known[i]}
     kept = known.copy()
     kept[list(aside)] = False
     reasons = dict(skipped)

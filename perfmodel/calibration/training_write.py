@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple, get_type_hints
 
-from perfmodel.specs.framework import TrainingConstants
+from perfmodel.specs.framework import ServingConstants, TrainingConstants
 
 __all__ = ["with_constants"]
 
@@ -16,9 +16,10 @@ KEY = "runs"
 
 def _text(name: str, value: float) -> str:
     """A value with the unit its fact needs."""
-    dimension = str(get_type_hints(TrainingConstants, include_extras=True)[name])
+    kind = TrainingConstants if name in TrainingConstants.model_fields else ServingConstants
+    dimension = str(get_type_hints(kind, include_extras=True)[name])
     if "'s'" in dimension:
-        return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6:.3g} us"
+        return f"{value * 1e3:.3g} ms" if value >= 1e-4 else f"{value * 1e6 if value > 1e-9 else 0.0:.3g} us"
     if "'B'" in dimension:
         return f"{value / 1e9:.3g} GB" if value > 1e6 else f"{value:.3g} B"
     return f"{value:.3g}"

@@ -12,7 +12,7 @@ from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
 from perfmodel.solver.problems import OBJECTIVES, ServingProblem, TrainingProblem
 from perfmodel.solver.space import Space, build_space
-from perfmodel.specs.framework import Framework, TrainingFramework
+from perfmodel.specs.framework import Framework, ServingFramework, TrainingFramework
 from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
 from perfmodel.specs.workload import TrainingWorkload, Workload, revise
@@ -87,6 +87,8 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
     if workload.kind == "training" and question.devices is not None:
         pinned.setdefault("devices", question.devices)
     constants = framework.constants
+    if isinstance(framework, ServingFramework):
+        constants = framework.on(system.accelerator.family)
     if isinstance(framework, TrainingFramework) and isinstance(workload, TrainingWorkload):
         constants = framework.on(system.accelerator.family, workload.recipe.compute)
     common = (techniques, situation, machine, network, constants)

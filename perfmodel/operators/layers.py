@@ -100,8 +100,13 @@ def _layer(layer: Layer, hidden: int, s: Sizes) -> list[Call]:
         calls += _moe(ffn, s)
     tokens = s.tokens / s.sequence_split
     residuals = 1 if layer.parallel else sum(p is not None for p in (mixer, ffn))
-    calls += [_stream(streaming.norm(tokens, hidden, element_bytes=s.element_bytes))] * layer.norms
-    calls += [_stream(streaming.residual(tokens, hidden, element_bytes=s.element_bytes))] * residuals
+    fused = min(layer.norms, residuals) if s.fused_residual else 0
+    kinds = (
+        (streaming.add_norm, fused),
+        (streaming.norm, layer.norms - fused),
+        (streaming.residual, residuals - fused),
+    )
+    calls += [_stream(f(tokens, hidden, element_bytes=s.element_bytes)) for f, count in kinds for _ in range(count)]
     return calls
 
 

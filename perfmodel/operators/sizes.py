@@ -33,6 +33,7 @@ class Sizes:
     cache_format : format of attention over the cache.
     decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
     materialise : scores are written to memory (attention before fused kernels).
+    fused_residual : one kernel adds the residual and normalises.
     documents : lengths of the sequences packed into one of ``context`` tokens, with their share of the tokens;
         attention does not cross from one to another.
     """
@@ -57,6 +58,7 @@ class Sizes:
     cache_format: str = "bf16"
     decode: bool = False
     materialise: bool = False
+    fused_residual: bool = False
     documents: tuple[tuple[float, float], ...] = ()
 
     @property

@@ -8,6 +8,7 @@ from perfmodel.units import Bytes
 
 __all__ = [
     "activation",
+    "add_norm",
     "conv",
     "cross_entropy",
     "elementwise",
@@ -48,6 +49,11 @@ def norm(tokens: Scalar, hidden: Scalar, *, element_bytes: Bytes = 2.0) -> Work:
 def residual(tokens: Scalar, hidden: Scalar, *, element_bytes: Bytes = 2.0) -> Work:
     """Residual addition: two reads, one write."""
     return elementwise(tokens * hidden, reads=2.0, writes=1.0, flops_per_element=1.0, element_bytes=element_bytes)
+
+
+def add_norm(tokens: Scalar, hidden: Scalar, *, element_bytes: Bytes = 2.0) -> Work:
+    """Residual addition and the normalisation behind it in one kernel: the sum is written once and not read again."""
+    return elementwise(tokens * hidden, reads=2.0, writes=2.0, flops_per_element=6.0, element_bytes=element_bytes)
 
 
 def activation(tokens: Scalar, width: Scalar, *, gated: bool, element_bytes: Bytes = 2.0) -> Work:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, minimum, where
+from perfmodel.elementwise import Scalar, ceil, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
-from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
+from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import call_terms, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.memo import Memo, collapse
@@ -38,8 +39,25 @@ __all__ = [
 
 SAMPLED_LOGIT_BYTES = 8.0
 """Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
+IN_PASSES = ("launch_per_operation", "elementwise_scale")
+"""Constants of a framework that the terms of a pass depend on."""
 UNQUANTISED = frozenset({"router", "head", "embedding", "norms"})
 """Components that weight formats leave in 16 bits."""
+
+
+class Chunks(NamedTuple):
+    """A prompt cut into pieces that passes hold, beside decodes where the framework mixes them.
+
+    Parameters
+    ----------
+    count : pieces of a prompt.
+    stall : what all pieces of one prompt add to the passes of the decodes [s].
+    own : from the first pass with a piece of a prompt to the end of the last [s].
+    """
+
+    count: Scalar
+    stall: Seconds
+    own: Seconds
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,7 @@ class Passes:
     settled : record and derivations of the decode pass.
     decode, prefill : composition of one decode pass of the whole batch, and of the prefill of one prompt.
     pass_seconds, prefill_seconds : their elapsed times [s].
+    chunks : prefills as passes hold them.
     devices : devices of the replica.
     ledgers : memory lines of the first and the last stage.
     ratios : demand / limit of every constraint but latency.
@@ -61,6 +80,7 @@ class Passes:
     prefill: Node
     pass_seconds: Seconds
     prefill_seconds: Seconds
+    chunks: Chunks
     devices: Scalar
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
@@ -106,6 +126,7 @@ def pass_sizes(
         kernels=_kernels(name, compute, main),
         cache_format="fp8" if narrow else "bf16",
         decode=decode,
+        fused_residual="residual" in main.covers,
     )
 
 
@@ -169,14 +190,36 @@ def pass_terms(
     calls = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
     sampled = s.sizes.sequences if rows is None else rows
     head = head_calls(s.architecture, s.sizes, rows=sampled, logit_bytes=SAMPLED_LOGIT_BYTES)
+    streams = framework.get("elementwise_scale", 1.0)
     kept = calls if mixers else [c for c in calls if not mixes_tokens(c)]
-    terms = call_terms(kept, "layer", machine, core_engine=s.layout.attention_engine)
+    terms = call_terms(kept, "layer", machine, streams=streams, core_engine=s.layout.attention_engine)
     terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine)
     terms += call_terms(head, "head", machine)
+    terms.append(_launches(s, framework))
+    return terms
+
+
+def _launches(s: Settled, framework: Mapping[str, float]) -> Term:
+    """Least time of the logical operations of a layer, beside the work that they launch."""
+    calls = layer_calls(s.architecture, s.sizes)
     operations = sum(c.share for c in calls if c.component != "elementwise") + 2.0
     launch = framework.get("launch_per_operation", 0.0) * operations
-    terms.append(Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True))
-    return terms
+    return Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True)
+
+
+def _chunks(
+    terms: Mapping[str, Sequence[Term]], settled: Mapping[str, Settled], framework: Mapping[str, float], host: Seconds
+) -> Chunks:
+    """What the pieces of a prompt cost the decodes they share passes with, and how long they take."""
+    s, prompt = settled["decode"], settled["prefill"]
+    joined = framework.get("mixed_batches", 1.0)
+    count = _pieces(prompt.sizes.queries, framework)
+    tokens = {n: Slot(tuple(t for t in terms[n] if t.slot == "layer" and not t.core)) for n in ("decode", "mixed")}
+    cores = {n: add_up([t.seconds for t in terms[n] if t.core]) for n in ("decode", "prefill")}
+    beside, whole = tokens["decode"].elapsed(), tokens["mixed"].elapsed()
+    stall = s.layers * (count * (whole - joined * beside) + cores["prefill"])
+    own = s.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
+    return Chunks(count, stall + count * (1.0 - joined) * host, own + count * host)
 
 
 def mixes_tokens(call: Call) -> bool:
@@ -245,7 +288,7 @@ def _ledger(
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass before its terms: decode of the whole batch, or prefill of one prompt."""
+    """A pass before its terms: decode of the whole batch, prefill of one prompt, or a piece of one beside decodes."""
 
     name: str
     settled: Settled
@@ -253,8 +296,8 @@ class _Pass:
 
 def _settled_passes(
     x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
-) -> tuple[_Pass, _Pass]:
-    """Settle both passes of a replica plan."""
+) -> tuple[_Pass, ...]:
+    """Settle the passes of a replica plan."""
     workload = situation.workload
     dims, layout, _ = declare(techniques, x, situation)
     per_rank = x.batch / split_by(dims, "batch")
@@ -264,12 +307,20 @@ def _settled_passes(
         context=workload.prompt + workload.output / 2.0, decode=True,
     )  # fmt: skip
     prefill = pass_sizes(
-        situation, dims, layout, sequences=1.0, queries=1.0 * (workload.prompt - workload.shared_prefix),
-        context=1.0 * workload.prompt, decode=False,
+        situation, dims, layout, sequences=1.0 * workload.prompts_per_pass,
+        queries=1.0 * (workload.prompt - workload.shared_prefix), context=1.0 * workload.prompt, decode=False,
     )  # fmt: skip
-    both = (("decode", decode), ("prefill", prefill))
-    first, second = (_Pass(n, settle_pass(situation, network, framework, dims, layout, z, per_rank)) for n, z in both)
-    return first, second
+    beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
+    piece = prefill.queries / _pieces(prefill.queries, framework)
+    mixed = replace(prefill, sequences=piece + beside, queries=1.0, context=1.0)
+    passes = {"decode": decode, "prefill": prefill, "mixed": mixed}
+    settle = partial(settle_pass, situation, network, framework, dims, layout)
+    return tuple(_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
+
+
+def _pieces(tokens: Scalar, framework: Mapping[str, float]) -> Scalar:
+    """Pieces into which a prompt is cut evenly."""
+    return ceil(tokens / framework.get("chunk_tokens", 2.0**40))
 
 
 def settle_passes(
@@ -323,8 +374,9 @@ def evaluate_passes(
     for part in _settled_passes(x, techniques, situation, network, framework):
         s = settled[part.name] = part.settled
         small, expand = collapse(s.sizes)
-        key = (part.name, s.layout.attention_engine, small)
-        own = memo.get(key, partial(pass_terms, replace(s, sizes=small), machine, framework))
+        key = (part.name, s.layout.attention_engine, *(framework.get(n, 1.0) for n in IN_PASSES), small)
+        rows = 1.0 if part.name == "mixed" else None
+        own = memo.get(key, partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows))
         own = gathered(own, expand, power=power) if expand else list(own)
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
@@ -336,4 +388,5 @@ def evaluate_passes(
         stage: _ledger(s, machine, lines, framework, s.batch, first=stage == "first") for stage in ("first", "last")
     }
     ratios = {**_legal(x, s, techniques, situation), **memory_ratios(ledgers, machine)}
-    return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), _devices(s), ledgers, ratios)
+    chunks = _chunks(terms, settled, framework, host)
+    return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), chunks, _devices(s), ledgers, ratios)

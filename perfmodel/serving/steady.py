@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, maximum
+from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.compose import Node
@@ -19,13 +19,20 @@ from perfmodel.units import Seconds
 
 __all__ = ["Latency", "Replica", "closed_loop", "evaluate_serving"]
 
+BUSIEST = 0.95
+"""Share of the time that prefills take at most: the loop is closed, its queue finite [1]."""
+
 
 class Latency(NamedTuple):
-    """Latencies of a request in steady state [s]."""
+    """Latencies of a request in steady state [s].
+
+    ``burst`` is the mean time to the first token of requests that all arrive at an idle replica.
+    """
 
     ttft: Seconds
     tpot: Seconds
     end_to_end: Seconds
+    burst: Seconds
 
 
 def closed_loop(
@@ -37,12 +44,18 @@ def closed_loop(
     stages: Scalar = 1.0,
     tokens_per_pass: Scalar = 1.0,
     request_overhead: Seconds = 0.0,
+    stall: Seconds | None = None,
+    own: Seconds | None = None,
+    first_token: Seconds = 0.0,
+    polling: Scalar = 1.0,
 ) -> Latency:
     r"""Latencies of ``batch`` requests that are replaced as soon as they finish.
 
-    Every other request's prefill stalls a request once per lifetime, for the time it holds a stage:
+    Every other request's prefill stalls a request once per lifetime, for the time S that it adds to the passes of a
+    stage; prompts wait for each other where prefills take the share :math:`\rho` of the time:
 
-    .. math:: TPOT = T_{decode} + \frac{B - 1}{n_{out}} \frac{P}{p},\qquad TTFT = t_0 + \tfrac12 T_{decode} + P
+    .. math:: TPOT = T_{decode} + \frac{B - 1}{n_{out}} S,\qquad
+        TTFT = t_0 + \tfrac12 k T_{decode} + P + \frac{\rho}{2 (1 - \rho)} \frac{B - 1}{B} P
 
     Parameters
     ----------
@@ -53,16 +66,31 @@ def closed_loop(
     stages : pipeline stages; a prefill holds one of them at a time.
     tokens_per_pass : tokens a request gains per decode pass.
     request_overhead : host time per request [s].
+    stall : what a prompt adds to the passes of the others; a prefill by default [s].
+    own : prefill beside the decodes of the others; a prefill by default [s].
+    first_token : time to the first token outside passes [s].
+    polling : passes between two looks at the queue.
+
+    References
+    ----------
+    .. [1] L. Kleinrock, "Queueing Systems", vol. 1, 1975: the wait of M/D/1, here among B - 1 others.
 
     Examples
     --------
     >>> closed_loop(0.02, 0.1, batch=1, output=100).tpot
     0.02
     """
-    stall = prefill_seconds / stages + request_overhead
-    tpot = pass_seconds / tokens_per_pass + maximum(batch - 1.0, 0.0) / output * stall
-    ttft = request_overhead + 0.5 * pass_seconds + prefill_seconds
-    return Latency(ttft, tpot, ttft + (output - 1.0) * tpot)
+    stall = (prefill_seconds if stall is None else stall) / stages + request_overhead
+    own = prefill_seconds if own is None else own
+    others = maximum(batch - 1.0, 0.0)
+    decode = pass_seconds / tokens_per_pass
+    tpot = decode + others / output * stall
+    busy = minimum(others * stall / (output * tpot + own), BUSIEST)
+    wait = 0.5 * polling * pass_seconds + busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
+    ttft = first_token + request_overhead + wait + own
+    each = prefill_seconds / stages + request_overhead
+    burst = first_token + 0.5 * (batch + 1.0) * each
+    return Latency(ttft, tpot, ttft + (output - 1.0) * tpot, burst)
 
 
 @dataclass(frozen=True)
@@ -75,6 +103,7 @@ class Replica:
     decode, prefill : composition of one decode pass, and of the prefill of one prompt.
     pass_seconds : one decode pass [s].
     tpot, ttft : in steady state with the batch full [s].
+    burst : mean time to the first token when the whole batch arrives at once [s].
     rate : requests per second of the replica.
     devices : devices of the replica.
     ledgers : memory lines of the first and the last stage.
@@ -87,6 +116,7 @@ class Replica:
     pass_seconds: Seconds
     tpot: Seconds
     ttft: Seconds
+    burst: Seconds
     rate: Scalar
     devices: Scalar
     ledgers: Mapping[str, tuple[Line, ...]]
@@ -120,6 +150,10 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         stages=s.stages,
         tokens_per_pass=s.layout.tokens_per_pass,
         request_overhead=framework.get("request_overhead", 0.0),
+        stall=passes.chunks.stall,
+        own=passes.chunks.own,
+        first_token=framework.get("first_token", 0.0),
+        polling=framework.get("polling", 1.0),
     )
     return Replica(
         settled=s,
@@ -128,6 +162,7 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         pass_seconds=passes.pass_seconds,
         tpot=latency.tpot,
         ttft=latency.ttft,
+        burst=latency.burst,
         rate=batch / latency.end_to_end,
         devices=passes.devices,
         ledgers=passes.ledgers,

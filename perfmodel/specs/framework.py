@@ -130,6 +130,18 @@ class ServingConstants(Spec):
     """Device memory for context, communication buffers, graphs and activations of a pass [B]."""
     memory_utilisation: Ratio
     """Share of the device memory that the engine may use [1]."""
+    mixed_batches: Share = fact(1.0, "1")
+    """1 where a pass may hold decodes and pieces of prompts, 0 where prompts run in passes of their own [1]."""
+    chunk_tokens: Count = fact(8192.0, "1")
+    """Tokens that a pass may hold: longer prompts are cut [1]."""
+    first_token: Duration = fact(0.0, "0 s")
+    """Time to the first token that no pass takes: client, HTTP, tokeniser, first launch [s]."""
+    elementwise_scale: Number = fact(1.0, "1")
+    """Memory traffic of norms, activations and residuals over that of the operators counted [1]."""
+    most_running: Count = fact(2048.0, "1")
+    """Requests that one engine decodes together at most [1]."""
+    polling: Number = fact(1.0, "1")
+    """Passes between two looks at the queue of new requests [1]."""
 
 
 def constants_stated(facts: Any) -> dict[str, float]:
@@ -146,8 +158,9 @@ class _Described(Spec):
     version: str
     kernels: str = ""
     """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
-    covers: tuple[Literal["rotary"], ...] = ()
-    """Operators that its measured attention kernels do beside attention, and that are not counted again."""
+    covers: tuple[Literal["rotary", "residual", "quantise"], ...] = ()
+    """Work that its kernels do besides: rotation inside measured attention; the residual addition inside norms; writing
+    activations in the format of the next product inside the kernel in front of it."""
     all_reduce: str = ""
     """Library of all-reduces of its own, used where it is the quicker and ranks share device links."""
     sources: dict[str, str]
@@ -205,11 +218,34 @@ class TrainingFramework(_Described):
         return found
 
 
+_SERVING = get_type_hints(ServingConstants, include_extras=True)
+_SERVING_CHANGES: dict[str, Any] = {name: (_SERVING[name] | None, None) for name in ServingConstants.model_fields}
+ServingChanges: Any = create_model("ServingChanges", __base__=Spec, **_SERVING_CHANGES)
+"""Any of the constants of a serving framework."""
+
+
+class ServingVariant(Spec):
+    """What is different on the hosts of a device family."""
+
+    family: str
+    facts: ServingChanges
+    note: str = ""
+
+
 class ServingFramework(_Described):
     """A serving framework."""
 
     kind: Literal["serving"]
     facts: ServingConstants
+    variants: tuple[ServingVariant, ...] = ()
+
+    def on(self, family: str | None) -> dict[str, float]:
+        """Constants on a device family."""
+        found = self.constants
+        for variant in self.variants:
+            if variant.family == family:
+                found |= constants_stated(variant.facts)
+        return found
 
 
 Framework = TrainingFramework | ServingFramework

@@ -205,6 +205,8 @@ class ServingWorkload(Spec):
     """Output tokens of a request."""
     shared_prefix: SomeTokens = 0
     """First tokens of the prompt that all requests have in common and whose KV is kept."""
+    prompts_per_pass: Count = 1
+    """Prompts that one prefill pass takes together."""
     rate: PerSecond | None = None
     """Arriving requests per second; without it, the most that the machine sustains is sought."""
     slo: Slo = Field(default_factory=Slo)

@@ -1,0 +1,196 @@
+"""Constants of serving frameworks, fitted to published closed-loop runs: few, bounded, robust, the same for every row.
+
+Kernels and collectives stay as their own calibrations state them; what moves is what serving adds: launches, host time
+per pass, per sequence and per request, what a first token waits for, and how often the queue is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibration.reports import errors_of
+from perfmodel.calibration.serving import Block, blocks, predict, stated_constants
+from perfmodel.calibration.serving_rows import ServingRow, serving_rows
+from perfmodel.calibration.serving_sources import sources
+from perfmodel.calibration.serving_validate import reader_of, set_aside
+from perfmodel.calibration.training_write import with_constants
+from perfmodel.specs.locate import find_framework
+
+__all__ = ["BOUNDS", "ServingFit", "fit_constants", "fit_serving", "held_out_errors", "told_apart"]
+
+Array = NDArray[np.float64]
+FITTED = ("tpot", "ttft")
+
+
+class Range(NamedTuple):
+    """Where a constant may lie, where it is expected, in its base unit, and the width of that belief [1]."""
+
+    low: float
+    high: float
+    expected: float
+    loose: float = 0.4
+
+
+BOUNDS: dict[str, Range] = {
+    "host_per_iteration": Range(0.0, 3e-3, 0.4e-3),
+    "launch_per_operation": Range(0.0, 120e-6, 60e-6),
+    "elementwise_scale": Range(1.0, 8.0, 2.0),
+    "host_per_sequence": Range(0.0, 400e-6, 12e-6),
+    "request_overhead": Range(0.0, 20e-3, 4e-3),
+    "first_token": Range(0.0, 0.6, 50e-3),
+    "polling": Range(1.0, 40.0, 1.0),
+}
+"""Every constant that a fit may move."""
+SCALES = {"tpot": 0.08, "ttft": 0.35}
+"""Relative error at which a residual stops counting fully."""
+
+
+class Fitted(NamedTuple):
+    """Constants, the rows they were fitted to, and those at a bound."""
+
+    values: dict[str, float]
+    rows: int
+    at_bound: tuple[str, ...]
+
+
+class ServingFit(NamedTuple):
+    """Outcome of fitting one framework: constants, errors in sample and on models the constants had not seen."""
+
+    framework: str
+    fitted: Fitted
+    seen: Mapping[str, Mapping[str, float]]
+    held_out: Mapping[str, Mapping[str, float]]
+
+
+def chosen(values: Mapping[str, float], block: Block) -> dict[str, float]:
+    """Constants of a block among ``values``; ``name@ampere`` holds for that family only."""
+    plain = {name: value for name, value in values.items() if "@" not in name}
+    return plain | {n.partition("@")[0]: v for n, v in values.items() if n.partition("@")[2] == block.family}
+
+
+def told_apart(rows: Sequence[ServingRow]) -> list[ServingRow]:
+    """Each measurement once: dumps list the same run under several dates."""
+    found: dict[tuple[object, ...], ServingRow] = {}
+    for row in rows:
+        key = (row.setup, row.prompt, row.output, *row.columns.values(), *row.measured.values())
+        found.setdefault(key, row)
+    return list(found.values())
+
+
+def _weights(rows: Sequence[ServingRow]) -> Array:
+    """Weight of every row: cohorts count with the fourth root of their size taken off."""
+    counts: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        counts[row.cohort] = counts.get(row.cohort, 0) + 1
+    return np.array([counts[row.cohort] ** -0.25 for row in rows])
+
+
+def _told(rows: Sequence[ServingRow]) -> list[ServingRow]:
+    """Rows that tell of the batch and the passes they say: neither queued nor speculating."""
+    prepared = blocks(rows)
+    aside = set_aside(rows, "tpot", predict(prepared).tpot)
+    return [row for i, row in enumerate(rows) if i not in aside and "tpot" in row.measured]
+
+
+def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
+    """Bounded least squares on log errors with a soft-L1 loss and a weak prior at the expected values.
+
+    Parameters
+    ----------
+    rows : runs of one framework.
+    names : constants that may move; the others stay as the framework's file states them.
+    """
+    from scipy.optimize import least_squares
+
+    prepared, weights = blocks(rows), _weights(rows)
+    known = {m: np.array([i for i, row in enumerate(rows) if m in row.measured]) for m in FITTED}
+    logs = {m: np.log([rows[i].measured[m] for i in known[m]]) for m in FITTED}
+    ranges = [BOUNDS[n.partition("@")[0]] for n in names]
+    low, width = np.array([r.low for r in ranges]), np.array([r.high - r.low for r in ranges])
+    belief = (np.array([r.expected for r in ranges]) - low) / width
+    loose = np.array([r.loose for r in ranges])
+
+    def cost(theta: Array) -> Array:
+        values = dict(zip(names, (low + theta * width).tolist(), strict=True))
+        made = predict(prepared, lambda b: {**stated_constants(b), **chosen(values, b)})
+        parts = []
+        for metric in FITTED:
+            data = (np.log(getattr(made, metric)[known[metric]]) - logs[metric]) / SCALES[metric]
+            soft = np.sign(data) * np.sqrt(2.0 * (np.sqrt(1.0 + data**2) - 1.0))
+            parts.append(soft * weights[known[metric]])
+        return np.concatenate([*parts, (theta - belief) / loose])
+
+    bounds = (np.zeros(len(names)), np.ones(len(names)))
+    found = least_squares(
+        cost, np.clip(belief, 0.02, 0.98), bounds=bounds, diff_step=2e-3, ftol=1e-4, xtol=1e-4, max_nfev=20
+    )
+    stuck = tuple(n for n, t in zip(names, found.x, strict=True) if t < 0.005 or t > 0.995)
+    return Fitted(dict(zip(names, (low + found.x * width).tolist(), strict=True)), len(rows), stuck)
+
+
+def _errors(rows: Sequence[ServingRow], constants: Callable[[Block], Mapping[str, float]]) -> dict[str, Array]:
+    made = predict(blocks(rows), constants)
+    pairs = {m: [(i, r.measured[m]) for i, r in enumerate(rows) if m in r.measured] for m in FITTED}
+    return {m: np.array([getattr(made, m)[i] / t - 1.0 for i, t in own]) for m, own in pairs.items()}
+
+
+def _with(values: Mapping[str, float]) -> Callable[[Block], Mapping[str, float]]:
+    return lambda block: {**stated_constants(block), **chosen(values, block)}
+
+
+def held_out_errors(rows: Sequence[ServingRow], names: Sequence[str], folds: int = 4) -> dict[str, Array]:
+    """Relative errors of rows predicted with constants fitted without any row of the same model and device."""
+    keys = [(row.cohort[2], row.device) for row in rows]
+    order = {k: i % folds for i, k in enumerate(sorted(set(keys), key=lambda k: crc32(str(k).encode())))}
+    parts: dict[str, list[Array]] = {m: [] for m in FITTED}
+    for fold in range(folds):
+        own = [r for r, k in zip(rows, keys, strict=True) if order[k] == fold]
+        others = [r for r, k in zip(rows, keys, strict=True) if order[k] != fold]
+        if own and others:
+            found = _errors(own, _with(fit_constants(others, names).values))
+            for metric in FITTED:
+                parts[metric].append(found[metric])
+    return {m: np.concatenate(p) if p else np.empty(0) for m, p in parts.items()}
+
+
+def fit_serving(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()) -> list[ServingFit]:
+    """Fit the frameworks of ``serving_sources.yaml`` to serving tables and write their files.
+
+    Parameters
+    ----------
+    paths : tables of closed-loop runs.
+    folder : where the framework files are written, under their names.
+    only : frameworks to fit; all of them by default.
+    """
+    rows = [row for path in paths for row in serving_rows(path, reader_of(path))[0] if row.mode != "offline"]
+    found = []
+    for entry in sources().fits:
+        own = told_apart([r for r in rows if r.setup.framework == entry.framework])
+        if own and (not only or entry.framework in only):
+            found.append(_fit_framework(entry.framework, entry.names, _told(own), folder))
+    return found
+
+
+def _fit_framework(name: str, names: Sequence[str], rows: list[ServingRow], folder: Path) -> ServingFit:
+    fitted = fit_constants(rows, names)
+    seen = {m: errors_of(e) for m, e in _errors(rows, _with(fitted.values)).items() if len(e)}
+    held = {m: errors_of(e) for m, e in held_out_errors(rows, names).items() if len(e)}
+
+    def words(errors: Mapping[str, Mapping[str, float]]) -> str:
+        return ", ".join(f"{m} {e['median_abs_error']:.1%} / {e['p90_abs_error']:.1%}" for m, e in errors.items())
+
+    told = f"bounded robust fit to {fitted.rows} published runs, median / 90th percentile: {words(seen)}"
+    if held:
+        told += f"; on models and devices not seen {words(held)}"
+    spread = max(0.1, held["tpot"]["p90_abs_error"]) if held else 0.5
+    text = find_framework(name).read_text(encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = with_constants(text, fitted.values, source=told, spread=spread)
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return ServingFit(name, fitted, seen, held)

@@ -1,0 +1,33 @@
+"""All requests queued at the start: how many an engine decodes together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from perfmodel.elementwise import Scalar, floor, maximum, minimum
+from perfmodel.machine.build import Machine
+from perfmodel.phases.compose import add_up
+from perfmodel.serving.steady import Replica
+
+__all__ = ["MEAN_FILL", "most_batch"]
+
+MEAN_FILL = 0.55
+"""Share of the output that requests of a full engine hold in the cache on average, those just admitted included [1]."""
+
+
+def most_batch(replica: Replica, machine: Machine, constants: Mapping[str, float]) -> Scalar:
+    """Requests that fit beside the weights of a replica, up to what the engine admits.
+
+    Parameters
+    ----------
+    replica : evaluated at any batch.
+    machine : whose memory holds weights and cache.
+    constants : ``most_running``, requests that one engine admits.
+    """
+    s, workload = replica.settled, replica.settled.situation.workload
+    ranks = s.split("batch")
+    share = (workload.prompt + MEAN_FILL * workload.output) / (1.0 * (workload.prompt + workload.output))
+    lines = [line for line in replica.ledgers["first"] if line.tier == machine.main.tier]
+    cache = add_up([line.bytes for line in lines if line.name == "KV cache"]) / s.batch * share
+    free = machine.main.capacity - add_up([line.bytes for line in lines if line.name != "KV cache"])
+    return ranks * maximum(minimum(floor(free / cache), constants.get("most_running", 2048.0)), 1.0)
