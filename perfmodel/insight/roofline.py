@@ -11,7 +11,8 @@ from perfmodel.insight.setting import Setting
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
-from perfmodel.operators.layers import DECODE_OPERATORS, Call, backward_of, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.backward import backward_of
+from perfmodel.operators.layers import DECODE_OPERATORS, Call, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.emit import resource_of, uncovered
 from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
 from perfmodel.phases.training import settle_training

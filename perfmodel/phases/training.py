@@ -9,7 +9,8 @@ from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, minimum, wh
 from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network.topology import Network
-from perfmodel.operators.layers import Call, Sizes, backward_of, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.backward import backward_of
+from perfmodel.operators.layers import Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import activations_kept, layer_parameters, widest
 from perfmodel.operators.streaming import optimizer_update
 from perfmodel.phases.compose import HOST, Beside, Idle, Longest, Node, Serial, Slot, Times

@@ -90,3 +90,31 @@ def test_validate_reports_three_metrics_and_every_reason(tmp_path: Path, capsys:
         own = [r for r in found if r["metric"] == metric]
         assert sum(r["rows"] for r in own) == len(rows)
         assert sum(r["predicted"] + sum(r["skipped"].values()) for r in own) == len(rows)
+
+
+STATIC = "model,gpu,num_gpus,tp,dtype,framework,mode,batch,isl,osl,output_tok_s,unit,ttft_ms,source"
+OFFLINE = "model,gpu,num_gpus,tp,pp,attn_dp,parallel,dtype,framework,isl,osl,output_tok_s,source"
+TENSORRT = "TensorRT-LLM v1.0 docs"
+
+
+def reports_of(path: Path, header: str, *lines: str) -> dict[str, float | None]:
+    """Error of the middle row by metric."""
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return {r.metric: r.median_abs_error for r in serving_reports([path])}
+
+
+def test_static_batches_and_offline_rates_are_read(tmp_path: Path) -> None:
+    """Published TensorRT-LLM rates (docs/source/performance.md and perf-overview.md) within their goals."""
+    static = "LLaMA 7B,L40S,1,1,fp8,TensorRT-LLM v0.5,static batch,64,128,128,3240,total,,NVIDIA/TensorRT-LLM@a:b"
+    first = "Falcon 180B,A100 80GB,8,8,fp16,TensorRT-LLM v0.5,first token,1,2048,1,,ms,509,NVIDIA/TensorRT-LLM@a:b"
+    found = reports_of(tmp_path / "s.csv", STATIC, first)
+    assert set(found) == {"ttft"}
+    assert found["ttft"] is not None
+    assert found["ttft"] < 0.3
+    tokens = reports_of(tmp_path / "t.csv", STATIC, static)["throughput"]
+    assert tokens is not None
+    assert tokens < 0.2
+    wide = f"Llama 3.3 70B,H100-SXM5-80GB,2,2,1,1,TP2,fp8,{TENSORRT},500,2000,5222,NVIDIA/TensorRT-LLM@a:b"
+    rate = reports_of(tmp_path / "o.csv", OFFLINE, wide)["throughput"]
+    assert rate is not None
+    assert rate < 0.4

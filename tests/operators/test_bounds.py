@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from perfmodel.operators import attention as operator_attention
 from perfmodel.operators import gemm as operator_gemm
+from perfmodel.operators.backward import backward_of
 from perfmodel.operators.bounds import attention as att
 from perfmodel.operators.bounds import decode, matmul, passes, transforms
-from perfmodel.operators.layers import Call, backward_of
+from perfmodel.operators.layers import Call
 
 MODULES = ("matmul", "passes", "attention", "decode", "transforms", "collectives")
 SIDE = st.integers(1, 4096)

@@ -11,7 +11,8 @@ from planning import model, system
 
 from perfmodel.machine.build import build_machine
 from perfmodel.operators import attention, gemm, layers, state, streaming
-from perfmodel.operators.layers import Sizes, active_experts, backward_of, head_calls, layer_calls
+from perfmodel.operators.backward import backward_of
+from perfmodel.operators.layers import Sizes, active_experts, head_calls, layer_calls
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
 from perfmodel.specs.locate import find_model
 

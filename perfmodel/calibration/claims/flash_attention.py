@@ -7,9 +7,10 @@ import math
 from perfmodel.calibration.claims.run import Run
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.attention import attention
+from perfmodel.operators.backward import backward_of
 from perfmodel.operators.bounds import attention as counts
 from perfmodel.operators.gemm import gemm
-from perfmodel.operators.layers import Call, backward_of
+from perfmodel.operators.layers import Call
 from perfmodel.operators.streaming import elementwise
 from perfmodel.operators.work import Work
 
