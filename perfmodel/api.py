@@ -259,7 +259,8 @@ def timeline(asked: Request, model: Model, system: System, plan: EvaluatedPlan, 
 
 def plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | None) -> Plan:
     """Neutral values with the given columns set."""
-    for axis in (*setting.space.structural, *setting.space.numeric):
+    problem = setting.problem
+    for axis in (axis for t in problem.techniques for axis in t.axes(problem.situation)):
         for i, name in enumerate(axis.columns):
             if name in columns:
                 column_value(axis, i, columns[name])

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.units import Fraction as Share
 
@@ -35,39 +37,36 @@ def split_load(flows: int, paths: int) -> float:
 def hashed_load(flows: int, paths: int) -> float:
     r"""Expected largest load when a hash throws every flow on a path, in flows (ECMP).
 
-    Exact: the chance that no path holds more than k is the coefficient
+    Path by path: of n flows left for s paths, j take the next one with the chance of a binomial of 1/s. So
 
-    .. math:: P(\max \le k) = \frac{F!}{S^F}\,[x^F]\Big(\sum_{j \le k} x^j / j!\Big)^S
+    .. math:: P_s(n) = \sum_{j \le k} \binom{n}{j} s^{-j} (1 - 1/s)^{n-j}\,P_{s-1}(n - j),\quad
+        E[\max] = \sum_k \big(1 - P_S(F)\big)
 
-    and :math:`E[\max] = \sum_k P(\max > k)`.
+    with the chance :math:`P_S(F)` that no path holds more than k.
     """
+    chances = [_binomials(flows, 1.0 / left) for left in range(2, paths + 1)]
     expected = 0.0
     for most in range(flows):
-        expected += 1.0 - _no_more_than(most, flows, paths)
-    return expected
+        within = (np.arange(flows + 1) <= most).astype(float)
+        for chance in chances:
+            total = np.zeros(flows + 1)
+            for j in range(most + 1):
+                total[j:] += chance[j:, j] * within[: flows + 1 - j]
+            within = total
+        expected += 1.0 - within[flows]
+        if within[flows] >= 1.0 - 1e-15:
+            break
+    return float(expected)
 
 
-def _no_more_than(most: int, flows: int, paths: int) -> float:
-    """Chance that no path holds more than ``most`` flows."""
-    if most * paths < flows:
-        return 0.0
-    one = [Fraction(1, math.factorial(j)) for j in range(min(most, flows) + 1)]
-    power, base, left = [Fraction(1)], one, paths
-    while left:
-        if left & 1:
-            power = _times(power, base, flows)
-        base, left = _times(base, base, flows), left >> 1
-    chance = power[flows] * math.factorial(flows) / Fraction(paths) ** flows if len(power) > flows else Fraction(0)
-    return float(chance)
-
-
-def _times(a: list[Fraction], b: list[Fraction], degree: int) -> list[Fraction]:
-    """Product of two polynomials up to a degree."""
-    result = [Fraction(0)] * min(len(a) + len(b) - 1, degree + 1)
-    for i, x in enumerate(a):
-        for j, y in enumerate(b[: len(result) - i]):
-            result[i + j] += x * y
-    return result
+def _binomials(most: int, chance: float) -> NDArray[np.float64]:
+    """Chance of j successes in n trials, for n (rows) and j (columns) from 0 to ``most``."""
+    table = np.zeros((most + 1, most + 1))
+    table[0, 0] = 1.0
+    for n in range(1, most + 1):
+        table[n] = (1.0 - chance) * table[n - 1]
+        table[n, 1:] += chance * table[n - 1, :-1]
+    return table
 
 
 def _spray_load(flows: int, paths: int) -> float:

@@ -76,8 +76,8 @@ def pieces(lengths: list[int]) -> tuple[Document, ...]:
 
     Examples
     --------
-    >>> pieces([100, 100, 100, 700])
-    ((100.0, 0.3), (700.0, 0.7))
+    >>> pieces([100] * 98 + [700, 700])
+    ((100.0, 0.875), (700.0, 0.125))
     """
     total, pairs = float(sum(lengths)), float(sum(n * n for n in lengths))
     classes: list[list[int]] = [[] for _ in range(CLASSES)]
@@ -85,8 +85,12 @@ def pieces(lengths: list[int]) -> tuple[Document, ...]:
     for n in sorted(lengths):
         classes[min(int(CLASSES * done / pairs), CLASSES - 1)].append(n)
         done += n * n
-    kept = [c for c in classes if c]
-    return tuple((sum(n * n for n in c) / sum(c), sum(c) / total) for c in kept)
+    found: dict[float, float] = {}
+    for c in classes:
+        if c:
+            length = sum(n * n for n in c) / sum(c)
+            found[length] = found.get(length, 0.0) + sum(c) / total
+    return tuple(found.items())
 
 
 def long_tail_lengths(count: int, *, median: float, sigma: float, longest: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from perfmodel.elementwise import where
 from perfmodel.specs.architecture import Moe
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan
@@ -24,7 +25,8 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     """What the exchange of tokens reads; no loss of quality is published, so none is known."""
     del situation
-    return {"expert_locality": x.expert_locality}
+    loss = where(x.expert_locality > 0.0, float("nan"), 0.0)
+    return {"expert_locality": x.expert_locality, "quality_loss": loss}
 
 
 TECHNIQUE = Technique(

@@ -114,7 +114,7 @@ TECHNIQUE = Technique(
     neutral={"sums": AFTER},
     axes=axes,
     layout=layout,
-    opt_in=True,
+    by_name=True,
     describe=describe,
     undominated=undominated,
 )

@@ -59,6 +59,6 @@ TECHNIQUE = Technique(
     neutral={"state_exchange": "gather"},
     axes=axes,
     layout=layout,
-    opt_in=True,
+    by_name=True,
     undominated=undominated,
 )

@@ -139,7 +139,7 @@ ROW = {
 def test_rows_are_read_as_one_rank_sees_them() -> None:
     read = model_named("moe").read
     identity, sizes = read(ROW)
-    assert identity == ("bfloat16", "vllm", "triton")
+    assert identity[:3] == ("bfloat16", "vllm", "triton")
     assert (sizes["width"], sizes["experts"], sizes["gated"]) == (1024.0, 32.0, 1.0)
     assert read({**ROW, "kernel": "moe_torch_flow_nongated"})[1]["gated"] == 0.0
     assert read({**ROW, "distribution": "balanced"})[1]["rows"] == 128.0
