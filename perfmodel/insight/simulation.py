@@ -159,7 +159,8 @@ def simulate(
     whole = int(min(longest or MOST_CONTEXT, top, max(cache.tokens, 2)))
     tables = tabulate(model, sequences=rules.max_sequences, tokens=min(rules.token_budget, whole), context=whole)
     overhead = problem.framework.get("request_overhead", 0.0)
-    run = _begin(tables, cache, options, overhead, whole, lambda: _prefixes(setting, cache, options))
+    totals = Totals(problem.framework.get("first_token", 0.0))
+    run = _begin(tables, cache, options, overhead, totals, whole, lambda: _prefixes(setting, cache, options))
     saver = None
     if options.checkpoint is not None:
         signature = f"{identity}|{setting.model.name}|{setting.system.name}|{vars(x)}|{options}|{problem.framework}"
@@ -231,10 +232,10 @@ def _prefixes(setting: Setting, cache: CacheSize, options: Options) -> PrefixCac
 
 
 def _begin(
-    tables: IterationTables, cache: CacheSize, options: Options, overhead: float, longest: int,
+    tables: IterationTables, cache: CacheSize, options: Options, overhead: float, totals: Totals, longest: int,
     prefixes: Callable[[], PrefixCache | None],
 ) -> Run:  # fmt: skip
-    rules, totals = options.scheduler, Totals()
+    rules = options.scheduler
     tokens = min(cache.tokens, float(longest) * rules.max_sequences + longest)
     blocks, state = int(tokens // rules.block), math.ceil(cache.fixed / rules.block)
     replicas = [

@@ -83,9 +83,13 @@ class Histogram:
 
 
 class Totals:
-    """Results of one simulation, of all its replicas together; grows by four numbers per request."""
+    """Results of one simulation, of all its replicas together; grows by four numbers per request.
 
-    def __init__(self) -> None:
+    ``outside`` is what every request spends before its first token outside the replica, whatever the load [s].
+    """
+
+    def __init__(self, outside: float = 0.0) -> None:
+        self.outside = outside
         self.ttft, self.tpot, self.e2e = array("d"), array("d"), array("d")
         self.ended = array("d")
         self.gaps = Histogram()
@@ -124,8 +128,8 @@ class Totals:
 
     def finish(self, request: Request, now: float) -> None:
         """A request has its last token."""
-        self.ttft.append(request.first - request.arrival)
-        self.e2e.append(now - request.arrival)
+        self.ttft.append(request.first - request.arrival + self.outside)
+        self.e2e.append(now - request.arrival + self.outside)
         self.tpot.append((now - request.first) / (request.output - 1) if request.output > 1 else math.nan)
         self.ended.append(now)
         self.output_tokens += request.output
