@@ -21,6 +21,7 @@ from perfmodel.calibration.training_rows import TrainingRow, training_rows
 from perfmodel.calibration.training_sources import FitEntry, sources
 from perfmodel.calibration.training_validate import PARTS
 from perfmodel.calibration.training_write import with_constants
+from perfmodel.insight.notes import FULL
 from perfmodel.specs.framework import constants_stated
 from perfmodel.specs.locate import find_framework
 
@@ -246,8 +247,6 @@ def _carry_over(entry: FitEntry, folder: Path) -> None:
 
 CARRIED = 0.2
 """Relative half-width of constants carried over: errors of whole steps of two stacks that took no part in a fit."""
-THRASH = 0.875
-"""Share of the device memory above which allocators free and map again on every step."""
 
 
 def _set_aside(row: TrainingRow) -> bool:
@@ -256,7 +255,7 @@ def _set_aside(row: TrainingRow) -> bool:
     replicas = c["devices"] / (c["tp"] * c["pp"] * c["cp"])
     unsharded = c["pp"] > 1 and c["optimizer_group"] == 1 and replicas > 1 and c["devices"] > 8
     swept = row.memory is not None and row.step_time is not None
-    return swept and ((row.memory or 0.0) > THRASH * 80e9 or (c["devices"] >= 512 and c["pp"] > 1) or unsharded)
+    return swept and ((row.memory or 0.0) > FULL * 80e9 or (c["devices"] >= 512 and c["pp"] > 1) or unsharded)
 
 
 def _taken_over(entry: FitEntry, folder: Path) -> dict[str, float]:

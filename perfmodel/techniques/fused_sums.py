@@ -16,7 +16,7 @@ from perfmodel.units import Bytes, Seconds
 __all__ = ["TECHNIQUE", "chunked", "fused", "fused_seconds", "scatter_traffic"]
 
 CHUNKS = 4.0
-"""Pieces into which a product is cut where software overlaps it; assumed, the number of ranks is as usual."""
+"""Pieces into which a product is cut where software overlaps it; assumed."""
 
 
 def scatter_traffic(size: Bytes, ranks: Scalar, *, in_memory: bool) -> Bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.bounds import all_reduce_bound
-from perfmodel.network.collectives import all_gather, all_reduce, reduce_scatter
+from perfmodel.network.collectives import all_gather, all_reduce
 from perfmodel.network.topology import Dim, Group, Network
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
@@ -61,12 +61,14 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     del x
     group = s.along("tensor")
     size = s.sizes.tokens * s.architecture.hidden * s.sizes.element_bytes
-    whole = all_reduce(net, group, size)
-    scatter, gather = reduce_scatter(net, group, size), all_gather(net, group, size)
+    seconds = all_reduce(net, group, size)
     training, framework = s.situation.phase == "training", s.framework or {}
-    seconds = where(s.layout.activations_whole > 0.0, whole, scatter + gather) if training else whole
-    if s.layout.sums_hidden is not None:
-        seconds = minimum(seconds, scatter + gather - s.layout.sums_hidden(s, machine, size, scatter, gather))
+    if training or s.layout.sums_hidden is not None:
+        half = all_gather(net, group, size)  # a reduce-scatter mirrors it
+        if training:
+            seconds = where(s.layout.activations_whole > 0.0, seconds, 2.0 * half)
+        if s.layout.sums_hidden is not None:
+            seconds = minimum(seconds, 2.0 * half - s.layout.sums_hidden(s, machine, size, half, half))
     exposed = framework.get("tensor_exposed", 1.0)
     waiting = call_latency(group, framework)
     bound = all_reduce_bound(net, group, size)

@@ -330,7 +330,22 @@ def test_specs_check_reads_folders_and_names_each_bad_file(capsys: pytest.Captur
     assert "b.yaml" in err
 
 
-def test_claims_keep_their_report_where_there_is_a_folder_for_it(tmp_path: Path) -> None:
+def test_all_claims_are_kept_where_there_is_a_folder_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from perfmodel.calibration import claims
+
+    one = claims.run_claims(("tokenring",))
+    monkeypatch.setattr(claims, "run_claims", lambda ids: one)
+    monkeypatch.chdir(tmp_path)
+    assert here("claims", capsys=capsys)[0] == 0
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "reports").mkdir()
+    assert here("claims", capsys=capsys)[1].splitlines()[-1] == "wrote reports/claims.md"
+    assert "tokenring" in (tmp_path / "reports" / "claims.md").read_text(encoding="utf-8")
+
+
+def test_one_claim_writes_only_where_it_is_told(tmp_path: Path) -> None:
     one = run("claims", "tokenring", cwd=tmp_path)
     assert one.returncode == 0
     assert list(tmp_path.iterdir()) == [], "one claim, no folder: nothing is written"
