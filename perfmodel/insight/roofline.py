@@ -12,8 +12,8 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.operators.backward import backward_of
-from perfmodel.operators.layers import DECODE_OPERATORS, Call, embedding_calls, head_calls, layer_calls
-from perfmodel.phases.emit import resource_of, uncovered
+from perfmodel.operators.layers import Call, embedding_calls, head_calls, layer_calls
+from perfmodel.phases.emit import part_of, resource_of, uncovered
 from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
 from perfmodel.phases.training import settle_training
 from perfmodel.techniques.settled import Plan, Settled
@@ -178,9 +178,9 @@ def _merged(calls: Sequence[tuple[Call, float]], s: Settled, machine: Machine) -
 
 
 def call_engine(call: Call, s: Settled, machine: Machine) -> Engine:
-    """Engine that runs a call: that of the plan for attention to the cache, else the main one."""
-    core = call.component == "attention core" and call.work.operator in DECODE_OPERATORS
-    return machine.engine(s.layout.attention_engine if core else "main")
+    """Engine that runs a call, or most of it."""
+    place = s.layout.on(part_of(call))
+    return machine.engine(place.engine if place.share > 0.5 else "main")
 
 
 def _name(call: Call) -> str:

@@ -158,6 +158,7 @@ def build_engine(
         draw=draw_of(power, count),
         clock=clock,
         sustained=power.sustained.value if power and power.sustained else 1.0,
+        concurrent=device.concurrency == "concurrent",
         link=link,
         tier=last.shares or tier or levels[-1].name,
     )

@@ -141,6 +141,8 @@ class Engine:
     """Name of the memory tier its last memory is; two engines that share memory name the same tier."""
     covers: frozenset[str] = frozenset()
     """Operators that the measured attention kernels of its framework do besides."""
+    concurrent: bool = True
+    """Whether it works while the main engine does; else they take turns."""
     sustained: Scalar = 1.0
     """Share of the matrix rate that remains under continuous load."""
 

@@ -83,6 +83,22 @@ class Work(NamedTuple):
     slack: Scalar = 0.0
     kernels: str = ""
 
+    def portion(self, share: Scalar) -> Work:
+        """A share of the sequences of attention, or of the experts of a layer: work that meets only in its sum."""
+        rows = self.shape.m * share if self.routed else self.shape.m
+        routed = self.routed
+        if routed is not None:
+            tiles = tuple(t * share for t in routed.tiles)
+            routed = routed._replace(experts=routed.experts * share, tiles=tiles)
+        return self._replace(
+            flops=self.flops * share,
+            compulsory_bytes=self.compulsory_bytes * share,
+            reuse=self.reuse * share,
+            bound=self.bound * share,
+            shape=self.shape._replace(m=rows, batch=self.shape.batch * share),
+            routed=routed,
+        )
+
     def traffic(self, capacity: Bytes) -> Bytes:
         """Bytes that cross the boundary of a memory of ``capacity`` bytes with the known matching algorithm [B]."""
         reach = maximum(capacity**self.reuse_power, (capacity * self.knee) ** 0.5)

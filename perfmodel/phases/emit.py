@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.elementwise import Scalar, is_symbol
+from perfmodel.elementwise import Scalar, is_symbol, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine, KernelTime
 from perfmodel.machine.kernels import kernel_constants, kernel_lower_bound, kernel_time
 from perfmodel.operators.layers import DECODE_OPERATORS, Call
 from perfmodel.phases.compose import add_up
 from perfmodel.techniques.base import Term
+from perfmodel.techniques.record import Placed
+from perfmodel.techniques.settled import Settled
 
-__all__ = ["call_terms", "gathered", "resource_of", "uncovered"]
+__all__ = ["call_terms", "divided", "gathered", "lane_of", "part_of", "resource_of", "uncovered"]
 
 
 def resource_of(kernel: KernelTime, engine: Engine) -> str:
@@ -26,6 +28,18 @@ def resource_of(kernel: KernelTime, engine: Engine) -> str:
     names = ("compute", engine.tier, "launch")
     binding = max(zip(parts, names, strict=True))[1]
     return binding if engine.name == "main" else f"{engine.name} {binding}"
+
+
+def lane_of(engine: Engine) -> str:
+    """Lane of what an engine runs: its own, or that of the main engine where their accesses exclude each other."""
+    return engine.name if engine.concurrent else "main"
+
+
+def part_of(call: Call) -> str:
+    """Part of the model that a placement moves with this call; empty for what moves with whole layers only."""
+    if call.component == "attention core":
+        return "attention" if call.work.operator in DECODE_OPERATORS else ""
+    return "experts" if call.component == "experts" else ""
 
 
 def uncovered(calls: Sequence[Call], machine: Machine, core_engine: str = "main") -> list[Call]:
@@ -47,7 +61,8 @@ def call_terms(
     scale: Scalar = 1.0,
     streams: Scalar = 1.0,
     factor: Callable[[Call], Scalar] | None = None,
-    core_engine: str = "main",
+    placed: Sequence[Placed] = (),
+    on: str = "main",
 ) -> list[Term]:
     """Terms of operator calls on the engines that run them.
 
@@ -59,32 +74,78 @@ def call_terms(
     scale : multiplies every time (e.g. both passes of a head).
     streams : multiplies streaming operators: memory passes a framework makes beyond the fused minimum.
     factor : what a framework's kernels take over those the device was measured with, call by call.
-    core_engine : engine of the attention core; another engine than ``main`` is a lane of its own.
+    placed : parts that other engines run.
+    on : engine that runs the rest.
     """
     terms = []
     for call in calls:
-        core = call.component == "attention core" and call.work.operator in DECODE_OPERATORS
-        engine = machine.engine(core_engine if core else "main")
-        kernel = kernel_time(call.work, engine)
         times = call.share * scale * (streams if call.component == "elementwise" else 1.0)
         if factor is not None:
             times = times * factor(call)
-        terms.append(
-            Term(
-                name=call.name,
-                slot=slot,
-                resource=resource_of(kernel, engine),
-                seconds=kernel.seconds * times,
-                lane="main" if engine.name == "main" else engine.name,
-                replayed=replayed,
-                bound=kernel_lower_bound(call.work, engine) * call.share * scale,
-                core=call.region == "attention core",
-                compute=kernel.compute * times if engine.name == "main" else 0.0,
-                memory=kernel.memory * times if engine.name == "main" else 0.0,
-                of_weights=call.of_weights,
-            )
-        )
+        part = part_of(call)
+        place = next((p for p in placed if part and p.part == part), Placed(part, on))
+        term = _term(call, machine.engine(place.engine), slot, times, place.share)
+        if part and place.engine != on and not (isinstance(place.share, float) and place.share == 1.0):
+            rest = _term(call, machine.engine(on), slot, times, 1.0 - place.share)
+            term = _side_by_side(rest, term, machine.engine(place.engine))
+        terms.append(term._replace(replayed=replayed, bound=term.bound * call.share * scale))
     return terms
+
+
+def _term(call: Call, engine: Engine, slot: str, times: Scalar, share: Scalar) -> Term:
+    """A call, or a share of it, on one engine; its bound for one of ``times`` calls."""
+    work = call.work if isinstance(share, float) and share == 1.0 else call.work.portion(share)
+    kernel, main = kernel_time(work, engine), engine.name == "main"
+    return Term(
+        name=call.name,
+        slot=slot,
+        resource=resource_of(kernel, engine),
+        seconds=kernel.seconds * times,
+        lane=lane_of(engine) if not main else "main",
+        bound=kernel_lower_bound(work, engine),
+        core=call.region == "attention core",
+        compute=kernel.compute * times if main else 0.0,
+        memory=kernel.memory * times if main else 0.0,
+        of_weights=call.of_weights,
+    )
+
+
+def _side_by_side(here: Term, there: Term, engine: Engine) -> Term:
+    """One operator split between two engines: it ends when both have, one after the other where they exclude it."""
+    joined = maximum if engine.concurrent else _sum
+    return here._replace(
+        name=f"{here.name} shared with {engine.name}",
+        seconds=joined(here.seconds, there.seconds),
+        bound=joined(here.bound, there.bound),
+    )
+
+
+def _sum(a: Scalar, b: Scalar) -> Scalar:
+    return a + b
+
+
+def divided(s: Settled, terms_on: Callable[[str], list[Term]]) -> list[Term]:
+    """Terms of a pass whose layers are divided between the main engine and another; passes with prompts are not.
+
+    Parameters
+    ----------
+    s : the settled pass.
+    terms_on : engine -> terms of the pass as if it ran every layer.
+    """
+    own, place = terms_on("main"), s.layout.on("layers")
+    if place.engine == "main" or not s.sizes.decode:
+        return own
+    here = [_scaled(t, 1.0 - place.share) if t.slot == "layer" else t for t in own]
+    return here + [_scaled(t, place.share) for t in terms_on(place.engine)]
+
+
+def _scaled(term: Term, share: Scalar) -> Term:
+    return term._replace(
+        seconds=term.seconds * share,
+        bound=term.bound * share,
+        compute=term.compute * share,
+        memory=term.memory * share,
+    )
 
 
 def gathered(

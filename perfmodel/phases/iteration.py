@@ -14,7 +14,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.phases.compose import add_up
-from perfmodel.phases.emit import call_terms, uncovered
+from perfmodel.phases.emit import call_terms, divided, uncovered
 from perfmodel.phases.serving import mixes_tokens, pass_sizes, pass_terms, pass_tree, settle_pass
 from perfmodel.phases.settle import declare
 from perfmodel.techniques.base import Situation, Technique, Term
@@ -102,7 +102,7 @@ class Iteration:
         return split_by(s.dims, "batch") * s.stages
 
     def _terms(self, s: Settled) -> list[Term]:
-        return pass_terms(s, self.machine, self.framework) + self._added(s)
+        return divided(s, lambda on: pass_terms(s, self.machine, self.framework, on=on)) + self._added(s)
 
     def _added(self, s: Settled) -> list[Term]:
         return [term for t in self.techniques for term in t.terms(self.x, s, self.machine, self.network)]
@@ -110,8 +110,7 @@ class Iteration:
     def _mixers(self, s: Settled) -> Seconds:
         calls = uncovered(layer_calls(s.architecture, s.sizes), self.machine, s.layout.attention_engine)
         found = [c for c in calls if mixes_tokens(c)]
-        engine = s.layout.attention_engine
-        return add_up([t.seconds for t in call_terms(found, "layer", self.machine, core_engine=engine)])
+        return add_up([t.seconds for t in call_terms(found, "layer", self.machine, placed=s.layout.placed)])
 
     def _host(self, batch: Scalar) -> Seconds:
         framework = self.framework

@@ -7,22 +7,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, ceil, minimum, where
+from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Call, Sizes, embedding_calls, head_calls, layer_calls
-from perfmodel.operators.state import ParameterCounts, cache_bytes, layer_parameters
+from perfmodel.operators.state import cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
-from perfmodel.phases.emit import call_terms, gathered, uncovered
+from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
+from perfmodel.phases.ledger import layer_bytes, serving_ledger
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, split_by
-from perfmodel.units import Bytes, Seconds
+from perfmodel.units import Seconds
 
 __all__ = [
     "Passes",
@@ -144,6 +145,7 @@ def settle_pass(
     stages = split_by(dims, "layers")
     counts = layer_parameters(architecture)
     first, last = stage_layers(architecture.layers, stages)
+    stored, experts = layer_bytes(counts, sizes)
     families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
     context = 1.0 * (workload.prompt + workload.output)
     kv_split = split_by(dims, "kv")
@@ -173,12 +175,15 @@ def settle_pass(
         cache_per_sequence=cache_bytes(architecture, context, kv_split=kv_split, kv_bytes=sizes.kv_bytes),
         embedding=embedding,
         head=head,
+        layer_stored=stored,
+        experts_stored=experts,
     )
 
 
 def pass_terms(
-    s: Settled, machine: Machine, framework: Mapping[str, float], *, rows: Scalar | None = None, mixers: bool = True
-) -> list[Term]:
+    s: Settled, machine: Machine, framework: Mapping[str, float], *, rows: Scalar | None = None, mixers: bool = True,
+    on: str = "main",
+) -> list[Term]:  # fmt: skip
     """Terms of the model in one pass.
 
     Parameters
@@ -186,13 +191,18 @@ def pass_terms(
     s, machine, framework : the settled pass, and what it runs on.
     rows : sequences that a token is sampled for; by default all of the pass.
     mixers : with what looks at other tokens (attention cores, recurrent scans), or only with the rest of the layers.
+    on : engine that runs whole layers, cores and experts included; then of these alone.
     """
+    if on != "main":
+        elsewhere = call_terms(layer_calls(s.architecture, s.sizes), "layer", machine, on=on)
+        return [term._replace(name=f"{term.name} on {on}") for term in elsewhere]
     calls = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
     sampled = s.sizes.sequences if rows is None else rows
     head = head_calls(s.architecture, s.sizes, rows=sampled, logit_bytes=SAMPLED_LOGIT_BYTES)
     streams = framework.get("elementwise_scale", 1.0)
     kept = calls if mixers else [c for c in calls if not mixes_tokens(c)]
-    terms = call_terms(kept, "layer", machine, streams=streams, core_engine=s.layout.attention_engine)
+    placed = [p for p in s.layout.placed if p.part == "attention" or s.sizes.decode]
+    terms = call_terms(kept, "layer", machine, streams=streams, placed=placed)
     terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine)
     terms += call_terms(head, "head", machine)
     terms.append(_launches(s, framework))
@@ -217,7 +227,8 @@ def _chunks(
     tokens = {n: Slot(tuple(t for t in terms[n] if t.slot == "layer" and not t.core)) for n in ("decode", "mixed")}
     cores = {n: add_up([t.seconds for t in terms[n] if t.core]) for n in ("decode", "prefill")}
     beside, whole = tokens["decode"].elapsed(), tokens["mixed"].elapsed()
-    stall = s.layers * (count * (whole - joined * beside) + cores["prefill"])
+    added = maximum(whole - joined * beside, 0.0)  # passes with prompts run on the device, others perhaps elsewhere
+    stall = s.layers * (count * added + cores["prefill"])
     own = s.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
     return Chunks(count, stall + count * (1.0 - joined) * host, own + count * host)
 
@@ -246,44 +257,6 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
     last = Serial((Times(where(s.stages > 1.0, s.last_layers, 0.0), layer), Times(1.0 - single, head)))
     around = Times(s.stages, Serial((Longest((first, last)), boundary)))
     return Serial((around, Slot((Term("host per pass", "host", "host cpu", host),))))
-
-
-def _component_bytes(sizes: Sizes, counts: ParameterCounts) -> dict[str, Scalar]:
-    """Stored bytes per weight of every component."""
-    names = {*counts.split, *counts.whole, "experts"}
-    return {name: sizes.plain_bytes if name in sizes.unquantised else sizes.weight_bytes for name in names}
-
-
-def _weight_bytes(s: Settled, *, first: bool) -> Bytes:
-    """Stored weights of one stage on one rank; embedding and head keep 16 bits [B]."""
-    per_layer = s.counts.stored(s.sizes.weight_split, s.sizes.expert_split, _component_bytes(s.sizes, s.counts))
-    tied = s.architecture.tied
-    head = where(s.stages > 1.0, 0.0, 0.0 if tied else s.head) if first else s.head
-    embedding = s.embedding if first else where(s.stages > 1.0, 0.0, s.embedding)
-    head = head if first else where(s.stages > 1.0, head, 0.0 if tied else head)
-    return (s.first_layers if first else s.last_layers) * per_layer + (embedding + head) * s.sizes.plain_bytes
-
-
-def _ledger(
-    s: Settled,
-    machine: Machine,
-    extra: Sequence[Line],
-    framework: Mapping[str, float],
-    per_rank: Scalar,
-    *,
-    first: bool,
-) -> tuple[Line, ...]:
-    main = machine.main
-    layers = s.first_layers if first else s.last_layers
-    engine = machine.engine(s.layout.attention_engine)
-    unusable = (1.0 - framework.get("memory_utilisation", 1.0)) * main.capacity
-    return (
-        Line("weights", main.tier, _weight_bytes(s, first=first)),
-        Line("KV cache", engine.tier, per_rank * layers * s.cache_per_sequence),
-        *extra,
-        Line("runtime", main.tier, framework.get("runtime_memory", 0.0)),
-        Line("left free", main.tier, unusable),
-    )
 
 
 @dataclass(frozen=True)
@@ -353,6 +326,24 @@ def check_passes(
     return _legal(x, _settled_passes(x, techniques, situation, network, framework)[0].settled, techniques, situation)
 
 
+def _model_terms(
+    part: _Pass, machine: Machine, framework: Mapping[str, float], memo: Memo[list[Term]], *, power: bool
+) -> list[Term]:
+    """Terms of the model in one pass, remembered by its sizes."""
+    s = part.settled
+    small, expand = collapse(s.sizes)
+    rows = 1.0 if part.name == "mixed" else None
+    parts = tuple(p for p in s.layout.placed if p.part != "layers")
+    key = (part.name, parts, *(framework.get(n, 1.0) for n in IN_PASSES), small)
+
+    def on(engine: str) -> list[Term]:
+        found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine)
+        own = memo.get((engine, *key), found)
+        return gathered(own, expand, power=power) if expand else list(own)
+
+    return divided(s, on)
+
+
 def evaluate_passes(
     x: Plan,
     techniques: Sequence[Technique],
@@ -373,11 +364,7 @@ def evaluate_passes(
     settled: dict[str, Settled] = {}
     for part in _settled_passes(x, techniques, situation, network, framework):
         s = settled[part.name] = part.settled
-        small, expand = collapse(s.sizes)
-        key = (part.name, s.layout.attention_engine, *(framework.get(n, 1.0) for n in IN_PASSES), small)
-        rows = 1.0 if part.name == "mixed" else None
-        own = memo.get(key, partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows))
-        own = gathered(own, expand, power=power) if expand else list(own)
+        own = _model_terms(part, machine, framework, memo, power=power)
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
@@ -385,7 +372,7 @@ def evaluate_passes(
     decode = pass_tree(s, terms["decode"], host, latency=False)
     prefill = pass_tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
     ledgers = {
-        stage: _ledger(s, machine, lines, framework, s.batch, first=stage == "first") for stage in ("first", "last")
+        stage: serving_ledger(s, machine, lines, framework, first=stage == "first") for stage in ("first", "last")
     }
     ratios = {**_legal(x, s, techniques, situation), **memory_ratios(ledgers, machine)}
     chunks = _chunks(terms, settled, framework, host)

@@ -94,6 +94,9 @@ class Device(Spec):
     """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4, weight only)."""
     runs: tuple[Operator, ...] = get_args(Operator)
     """Operator classes it can execute."""
+    concurrency: Literal["concurrent", "blocked"] = "concurrent"
+    """Whether it computes while the accelerator beside it uses their memory: dual row buffers, banks apart. Blocked
+    engines and the accelerator take turns."""
     host_link: Bandwidth | None = None
     """Link to the host memory, one direction."""
     kernels: dict[Operator, dict[str, KernelConstants]] = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
+from perfmodel.techniques.record import Placed
 from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
@@ -30,7 +31,7 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     del situation
     if x.attention_engine == "main":
         return {}
-    return {"attention_engine": x.attention_engine, "sub_batches": x.sub_batches}
+    return {"placed": (Placed("attention", x.attention_engine),), "sub_batches": x.sub_batches}
 
 
 def _crossing(architecture: Architecture, split: Scalar) -> Scalar:

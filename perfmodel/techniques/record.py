@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.errors import Conflict
 
-__all__ = ["Layout", "Schedule", "merge_layouts"]
+__all__ = ["Layout", "Placed", "Schedule", "merge_layouts"]
 
 
 def product(default: Scalar = 1.0) -> Any:
@@ -35,6 +35,27 @@ def least_of(default: Scalar = 1.0) -> Any:
 def owner(default: Any = None) -> Any:
     """Field that one active technique may set; two are a conflict."""
     return field(default=default, metadata={"merge": "owner"})
+
+
+def each() -> Any:
+    """Field of records by part of the model: every part may be placed by one technique."""
+    return field(default=(), metadata={"merge": "each"})
+
+
+class Placed(NamedTuple):
+    """Where a part of the model runs.
+
+    Parameters
+    ----------
+    part : ``attention`` (cores of decode passes, with the cache), ``experts`` (routed ones), ``layers`` (whole ones);
+        experts and layers in passes that only decode.
+    engine : name of the engine in the node.
+    share : how much of the part; the rest stays on the main engine [1].
+    """
+
+    part: str
+    engine: str
+    share: Scalar = 1.0
 
 
 class Schedule(NamedTuple):
@@ -118,8 +139,10 @@ class Layout:
     hide beside products; ``None`` hides nothing."""
     expert_locality: Scalar = most()
     """Share of the token copies that the router keeps inside the node on purpose [1]."""
-    attention_engine: str = owner("main")
-    """Engine that runs decode attention and holds the KV cache."""
+    placed: tuple[Placed, ...] = each()
+    """Parts of the model that run on other engines than the main one, in whose memory they then lie."""
+    cache_off: Scalar = total()
+    """Share of the KV cache that is kept off the device and streamed to it for every pass [1]."""
     sub_batches: Scalar = product()
     """Parts of the batch in flight at the same time, one per engine."""
     expert_tensor: Scalar = owner(1.0)
@@ -139,6 +162,15 @@ class Layout:
     extra_steps: Scalar = total()
     """Published extra training steps for the same quality [1]."""
 
+    def on(self, part: str) -> Placed:
+        """Where a part runs: wholly on the main engine unless a technique says otherwise."""
+        return next((p for p in self.placed if p.part == part), Placed(part, "main"))
+
+    @property
+    def attention_engine(self) -> str:
+        """Engine that runs decode attention and holds the KV cache."""
+        return self.on("attention").engine
+
 
 _RULES: dict[str, str] = {f.name: f.metadata["merge"] for f in fields(Layout)}
 _MERGE: dict[str, Callable[[Scalar, Scalar], Scalar]] = {
@@ -146,6 +178,7 @@ _MERGE: dict[str, Callable[[Scalar, Scalar], Scalar]] = {
     "total": lambda a, b: a + b,
     "most": maximum,
     "least": minimum,
+    "each": lambda a, b: (*a, *b),
 }
 
 
@@ -167,10 +200,10 @@ def merge_layouts(declared: Iterable[tuple[str, Mapping[str, Any]]]) -> Layout:
         for name, value in changes.items():
             if name not in _RULES:
                 raise KeyError(f"{technique} declares {name!r}, which the record does not have")
-            if _RULES[name] == "owner":
-                if name in owners:
-                    raise Conflict(f"{owners[name]} and {technique} both set {name.replace('_', ' ')}; choose one")
-                owners[name], values[name] = technique, value
-            else:
-                values[name] = _MERGE[_RULES[name]](values[name], value)
+            owned = [p.part for p in value] if _RULES[name] == "each" else [name] * (_RULES[name] == "owner")
+            for what in owned:
+                if what in owners:
+                    raise Conflict(f"{owners[what]} and {technique} both set {what.replace('_', ' ')}; choose one")
+                owners[what] = technique
+            values[name] = value if _RULES[name] == "owner" else _MERGE[_RULES[name]](values[name], value)
     return Layout(**values)

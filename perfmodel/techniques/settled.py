@@ -73,6 +73,7 @@ class Settled:
     weights_wire, gradients_wire : per parameter on the wire [B].
     kept : activations of a layer kept per token [B].
     boundary_bytes : activations that cross between stages per pass and rank [B].
+    layer_stored, experts_stored : stored weights of an average layer on one rank; its routed experts among them [B].
     slots : (slot, passes) in which a layer's forward work appears: forward and backward, or one serving pass.
     """
 
@@ -102,6 +103,8 @@ class Settled:
     cache_per_sequence: Bytes = 0.0
     embedding: Scalar = 0.0
     head: Scalar = 0.0
+    layer_stored: Bytes = 0.0
+    experts_stored: Bytes = 0.0
 
     @property
     def architecture(self) -> Architecture:
