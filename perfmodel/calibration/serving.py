@@ -153,8 +153,8 @@ def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] |
 
 
 def stated_constants(block: Block) -> Constants:
-    """Constants of the framework of a block, as its file states them for that device family."""
-    return framework_of(block.framework).on(block.family)
+    """Constants of the framework of a block, as its file states them for that device."""
+    return framework_of(block.framework).on(block.family, block.machine.main.capacity)
 
 
 def _closed(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:

@@ -88,7 +88,7 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
         pinned.setdefault("devices", question.devices)
     constants = framework.constants
     if isinstance(framework, ServingFramework):
-        constants = framework.on(system.accelerator.family)
+        constants = framework.on(system.accelerator.family, machine.main.capacity)
     if isinstance(framework, TrainingFramework) and isinstance(workload, TrainingWorkload):
         constants = framework.on(system.accelerator.family, workload.recipe.compute)
     common = (techniques, situation, machine, network, constants)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -193,8 +193,11 @@ def _room(setting: Setting, problem: ServingProblem, x: Plan, options: Options) 
 
     workload = setting.workload
     assert isinstance(workload, ServingWorkload)  # noqa: S101 - narrows the type, checked by the caller
-    sized = Plan(**{**vars(x), "batch": float(options.scheduler.max_sequences)})
-    loaded = problem.evaluate(sized)
+    rules = options.scheduler
+    sized = Plan(**{**vars(x), "batch": float(rules.max_sequences)})
+    limits = {"sampled_rows": float(rules.max_sequences), "pass_tokens": float(rules.token_budget)}
+    own = {n: v for n, v in limits.items() if problem.framework.get(n)}
+    loaded = replace(problem, framework={**problem.framework, **own}).evaluate(sized)
     form = {n: float(r) for n, r in loaded.ratios.items() if n in ("heads", "device count", "layers", "experts")}
     broken = [n for n, ratio in form.items() if ratio > 1.0 + 1e-9]
     if broken:

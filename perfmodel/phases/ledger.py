@@ -1,18 +1,21 @@
-"""Memory ledger of a serving replica: weights and KV cache wherever a plan keeps them."""
+"""Memory ledger of a serving replica: weights and KV cache wherever a plan keeps them, and the rest as engines log it:
+activations of the largest pass, runtime, graphs, what is left free."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perfmodel.elementwise import Scalar, is_nothing, where
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, where
 from perfmodel.machine.build import Machine
+from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Sizes
-from perfmodel.operators.state import ParameterCounts
+from perfmodel.operators.state import ParameterCounts, widest
+from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Line
 from perfmodel.techniques.settled import Settled
 from perfmodel.units import Bytes
 
-__all__ = ["layer_bytes", "serving_ledger"]
+__all__ = ["layer_bytes", "packed_padding", "pass_activations", "serving_ledger"]
 
 
 def _component_bytes(sizes: Sizes, counts: ParameterCounts) -> dict[str, Scalar]:
@@ -21,9 +24,19 @@ def _component_bytes(sizes: Sizes, counts: ParameterCounts) -> dict[str, Scalar]
     return {name: sizes.plain_bytes if name in sizes.unquantised else sizes.weight_bytes for name in names}
 
 
-def layer_bytes(counts: ParameterCounts, sizes: Sizes) -> tuple[Bytes, Bytes]:
+def packed_padding(architecture: Architecture, framework: Mapping[str, float]) -> float:
+    """Stored weights of experts over those of the checkpoint: kernels for 4-bit weights pad the hidden width [1]."""
+    step = framework.get("packed_alignment", 1.0)
+    widths = [ffn.latent or ffn.hidden for run in architecture.runs if isinstance(ffn := run.layer.ffn, Moe)]
+    if not widths or step == 1.0 or storage(architecture.weight_format).bytes >= 1.0:
+        return 1.0
+    return float(ceil(widths[0] / step) * step / widths[0])
+
+
+def layer_bytes(counts: ParameterCounts, sizes: Sizes, padding: float = 1.0) -> tuple[Bytes, Bytes]:
     """Stored weights of an average layer on one rank, and those of its routed experts among them [B]."""
     each = _component_bytes(sizes, counts)
+    each["experts"] = each["experts"] * padding
     whole = counts.stored(sizes.weight_split, sizes.expert_split, each)
     experts = counts.experts / (sizes.weight_split * sizes.expert_split) * each["experts"]
     return whole, experts
@@ -36,6 +49,28 @@ def _ends(s: Settled, *, first: bool) -> Bytes:
     embedding = s.embedding if first else where(s.stages > 1.0, 0.0, s.embedding)
     head = head if first else where(s.stages > 1.0, head, 0.0 if tied else head)
     return (embedding + head) * s.sizes.plain_bytes
+
+
+def pass_activations(s: Settled, framework: Mapping[str, float]) -> Bytes:
+    """Most memory that activations of one pass take on a rank, as engines find it by a trial at their limits [B].
+
+    Either the widest layer of a pass full of tokens, or what sampling holds beside the final hidden state: every logit
+    of as many rows as requests may run, sorted with its index.
+    """
+    tokens, hidden = framework.get("pass_tokens", 0.0), s.architecture.hidden
+    stream = tokens * hidden * s.sizes.element_bytes
+    layer = 2.0 * stream + 1.5 * tokens * widest(s.architecture) / s.sizes.weight_split * s.sizes.element_bytes
+    logits = framework.get("sampled_rows", 0.0) * s.architecture.vocab * framework.get("sampling_bytes", 0.0)
+    return maximum(layer, 2.0 * stream + logits)
+
+
+def _runtime(s: Settled, framework: Mapping[str, float]) -> Bytes:
+    """Context and libraries, and communicators where there are several ranks [B]."""
+    ranks: Scalar = 1.0
+    for dim in s.dims:
+        ranks = ranks * dim.degree
+    alone = framework.get("runtime_memory", 0.0)
+    return alone + where(ranks > 1.0, framework.get("communication_memory", 0.0), 0.0)
 
 
 def serving_ledger(
@@ -69,11 +104,14 @@ def serving_ledger(
     here = moved if is_nothing(away) else moved * (1.0 - away)
     near = cache if is_nothing(cached) else cache * (1.0 - cached)
     unusable = (1.0 - framework.get("memory_utilisation", 1.0)) * main.capacity
+    graphs = framework.get("graph_memory", 0.0)
     return (
         Line("weights", main.tier, here + _ends(s, first=first)),
         Line("KV cache", machine.engine(layout.attention_engine).tier, near),
         *lines,
         *extra,
-        Line("runtime", main.tier, framework.get("runtime_memory", 0.0)),
-        Line("left free", main.tier, unusable),
+        Line("activations", main.tier, pass_activations(s, framework)),
+        Line("runtime", main.tier, _runtime(s, framework)),
+        Line("graphs", main.tier, graphs),
+        Line("left free", main.tier, max(unusable - graphs, 0.0)),
     )

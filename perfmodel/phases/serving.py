@@ -17,7 +17,7 @@ from perfmodel.operators.state import cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
-from perfmodel.phases.ledger import layer_bytes, serving_ledger
+from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -145,7 +145,7 @@ def settle_pass(
     stages = split_by(dims, "layers")
     counts = layer_parameters(architecture)
     first, last = stage_layers(architecture.layers, stages)
-    stored, experts = layer_bytes(counts, sizes)
+    stored, experts = layer_bytes(counts, sizes, packed_padding(architecture, framework))
     families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
     context = 1.0 * (workload.prompt + workload.output)
     kv_split = split_by(dims, "kv")

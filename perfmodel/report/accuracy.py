@@ -63,6 +63,10 @@ def lines(reports: Sequence[Report], worst: int = 0) -> list[str]:
     return [*result, *_parts(reports), *_worst(reports, worst), *_skips(reports)]
 
 
+_UNITS = {"memory": (2.0**-30, "GiB"), "throughput": (1.0, "tokens/s")}
+"""Factor and unit in which a metric is shown; times in microseconds."""
+
+
 def _worst(reports: Iterable[Report], count: int) -> list[str]:
     """Rows with the largest errors, group by group."""
     result = []
@@ -73,7 +77,8 @@ def _worst(reports: Iterable[Report], count: int) -> list[str]:
             result.append(f"largest errors of {', '.join(name for name in head if name)}:")
         for w in rows:
             sizes = ", ".join(f"{name} {value:g}" for name, value in w["sizes"].items())
-            times = f"measured {1e6 * w['measured']:,.4g} us, predicted {1e6 * w['predicted']:,.4g} us"
+            scale, unit = _UNITS.get(r["metric"], (1e6, "us"))
+            times = f"measured {scale * w['measured']:,.4g} {unit}, predicted {scale * w['predicted']:,.4g} {unit}"
             error = _percent(w["predicted"] / w["measured"] - 1.0, signed=True)
             result.append(f"  line {w['line']}: {times} ({error}): {sizes}")
     return result

@@ -127,9 +127,21 @@ class ServingConstants(Spec):
     request_overhead: Duration
     """Host time per request: tokenising, admission, first launch [s]."""
     runtime_memory: Capacity
-    """Device memory for context, communication buffers, graphs and activations of a pass [B]."""
+    """Device memory of context and libraries that no tensor holds; with all else where nothing more is stated [B]."""
     memory_utilisation: Ratio
     """Share of the device memory that the engine may use [1]."""
+    communication_memory: Capacity = fact(0.0, "0 B")
+    """What communicators of a rank hold once there are several ranks [B]."""
+    graph_memory: Capacity = fact(0.0, "0 B")
+    """Captured graphs, out of the memory that the engine otherwise leaves free [B]."""
+    pass_tokens: Count = fact(0.0, "1")
+    """Tokens of the pass whose activations the engine reserves memory for [1]."""
+    sampled_rows: Count = fact(0.0, "1")
+    """Rows of that pass that tokens are sampled for: requests that may run [1]."""
+    sampling_bytes: Capacity = fact(0.0, "0 B")
+    """Memory of sampling per logit, all copies together [B]."""
+    packed_alignment: Count = fact(1.0, "1")
+    """Multiple to which kernels for 4-bit experts pad the hidden width [1]."""
     mixed_batches: Share = fact(1.0, "1")
     """1 where a pass may hold decodes and pieces of prompts, 0 where prompts run in passes of their own [1]."""
     chunk_tokens: Count = fact(8192.0, "1")
@@ -225,11 +237,17 @@ ServingChanges: Any = create_model("ServingChanges", __base__=Spec, **_SERVING_C
 
 
 class ServingVariant(Spec):
-    """What is different on the hosts of a device family."""
+    """What is different on the hosts of a device family, or on small devices."""
 
-    family: str
+    family: str | None = None
+    below: Capacity | None = None
+    """Device memory below which it applies [B]."""
     facts: ServingChanges
     note: str = ""
+
+    def fits(self, family: str | None, memory: float) -> bool:
+        """Whether it applies to a device of that family with so much memory [B]."""
+        return self.family in (None, family) and (self.below is None or memory < self.below.value)
 
 
 class ServingFramework(_Described):
@@ -239,11 +257,11 @@ class ServingFramework(_Described):
     facts: ServingConstants
     variants: tuple[ServingVariant, ...] = ()
 
-    def on(self, family: str | None) -> dict[str, float]:
-        """Constants on a device family."""
+    def on(self, family: str | None, memory: float = float("inf")) -> dict[str, float]:
+        """Constants on a device of that family with so much memory [B]."""
         found = self.constants
         for variant in self.variants:
-            if variant.family == family:
+            if variant.fits(family, memory):
                 found |= constants_stated(variant.facts)
         return found
 
