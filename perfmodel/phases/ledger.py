@@ -1,5 +1,7 @@
-"""Memory ledger of a serving replica: weights and KV cache wherever a plan keeps them, and the rest as engines log it:
-activations of the largest pass, runtime, graphs, what is left free."""
+"""Memory ledger of a serving replica: weights and KV cache wherever a plan keeps them, the rest as engines log it.
+
+That rest: activations of the largest pass, runtime with its communicators, captured graphs, what is left free.
+"""
 
 from __future__ import annotations
 
