@@ -29,7 +29,7 @@ from perfmodel.solver.evaluate import model_flops_per_token
 from perfmodel.solver.problems import ServingProblem
 from perfmodel.specs.trace import Arrival
 from perfmodel.specs.workload import Slo
-from perfmodel.techniques.settled import Plan, split_by
+from perfmodel.techniques.settled import Plan, split_by, tokens_kept
 
 __all__ = ["CacheSize", "Options", "Simulated", "cache_size", "simulate"]
 
@@ -111,7 +111,8 @@ def cache_size(loaded: Loaded, tiers: Mapping[str, float], context: float) -> Ca
     split = split_by(s.dims, "kv")
 
     def size(tokens: float) -> float:
-        return float(cache_bytes(s.architecture, tokens, kv_split=split, kv_bytes=s.sizes.kv_bytes))
+        kept = tokens_kept(s.layout, tokens)
+        return float(cache_bytes(s.architecture, kept, kv_split=split, kv_bytes=s.sizes.kv_bytes))
 
     slope = (size(2.0 * context) - size(context)) / context
     rest = max(size(context) - slope * context, 0.0)

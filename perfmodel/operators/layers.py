@@ -147,6 +147,8 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
     for share, one in _packed(s):
         core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, one.context), one, causal=a.causal)
         calls.append(core._replace(share=share))
+    if a.window is None and a.index_top_k is None:
+        calls += _comparison(q_heads, kv_heads, a.head_dim, s)
     if s.materialise and not s.decode:
         extra = attn.materialised_attention(s.sequences, q_heads, s.queries, s.context)
         written = streaming.elementwise(extra / 2.0, reads=1.0, writes=0.0, flops_per_element=2.0)
@@ -178,6 +180,22 @@ def keys_seen(a: Attention, context: Scalar) -> Scalar | None:
     return seen
 
 
+def _comparison(q_heads: Scalar, kv_heads: Scalar, head_dim: int, s: Sizes) -> list[Call]:
+    """Queries against the keys that stand for clusters of keys; values are not read."""
+    if isinstance(s.compared, float) and s.compared == 0.0:
+        return []
+    shared = {"kv_bytes": s.kv_bytes, "format": s.cache_format}
+    if s.decode:
+        work = attn.decode_attention(
+            s.sequences, q_heads, kv_heads, head_dim, 0, s.compared, queries=s.queries, **shared
+        )  # fmt: skip
+    else:
+        work = attn.attention(
+            s.sequences, q_heads, kv_heads, head_dim, 0, s.queries, s.compared, causal=False, **shared
+        )  # fmt: skip
+    return [Call("cluster look-up", work, 1.0, "attention core", "attention core")]
+
+
 def _core(
     q_heads: Scalar,
     kv_heads: Scalar,
@@ -188,15 +206,16 @@ def _core(
     *,
     causal: bool = True,
 ) -> Call:
+    context = s.context - s.unread if window is None else s.context
     if s.decode:
         work = attn.decode_attention(
-            s.sequences, q_heads, kv_heads, head_dim, value_dim, s.context,
+            s.sequences, q_heads, kv_heads, head_dim, value_dim, context,
             queries=s.queries, window=window, kv_bytes=s.kv_bytes, format=s.cache_format,
         )  # fmt: skip
         return Call("attention", work, 1.0, "attention core", "attention core")
     # Context parallelism keeps 1/context_split of the queries of a causal triangle, balanced between ranks.
     work = attn.attention(
-        s.sequences, q_heads, kv_heads, head_dim, value_dim, s.queries * s.context_split, s.context,
+        s.sequences, q_heads, kv_heads, head_dim, value_dim, s.queries * s.context_split, context,
         causal=causal and not s.materialise, window=window, kv_bytes=s.kv_bytes, format=s.cache_format,
     )  # fmt: skip
     share = 1.0 / s.context_split

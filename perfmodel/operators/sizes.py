@@ -34,6 +34,8 @@ class Sizes:
     decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
     materialise : scores are written to memory (attention before fused kernels).
     fused_residual : one kernel adds the residual and normalises.
+    unread : cached tokens of a sequence that a query passes over.
+    compared : keys of a sequence that a query reads without their values, to choose what it reads.
     documents : lengths of the sequences packed into one of ``context`` tokens, with their share of the tokens;
         attention does not cross from one to another.
     """
@@ -59,6 +61,8 @@ class Sizes:
     decode: bool = False
     materialise: bool = False
     fused_residual: bool = False
+    unread: Scalar = 0.0
+    compared: Scalar = 0.0
     documents: tuple[tuple[float, float], ...] = ()
 
     @property

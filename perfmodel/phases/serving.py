@@ -22,7 +22,7 @@ from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
-from perfmodel.techniques.settled import Plan, Settled, split_by
+from perfmodel.techniques.settled import Plan, Settled, read_in_part, split_by, tokens_kept
 from perfmodel.units import Seconds
 
 __all__ = [
@@ -113,10 +113,15 @@ def pass_sizes(
     compute = next((f for f in storage(name).compute if f in main.matrix), "bf16")
     kept = frozenset(situation.architecture.unquantised) if layout.weights_format is None else frozenset()
     narrow = storage(workload.kv_format).bytes < 2.0 and main.native("fp8")
+    cached = tokens_kept(layout, context) if decode else context
+    fixed = minimum(maximum(cached - queries, 0.0), 1.0 * workload.shared_prefix)
+    unread, compared = read_in_part(layout, fixed)
     return Sizes(
         sequences=sequences,
         queries=queries,
-        context=context,
+        context=cached,
+        unread=unread,
+        compared=compared,
         weight_split=split_by(dims, "weights"),
         expert_split=split_by(dims, "experts"),
         expert_tensor=minimum(layout.expert_tensor, split_by(dims, "weights")),
@@ -172,7 +177,9 @@ def settle_pass(
         framework=framework,
         batch=batch,
         context=context,
-        cache_per_sequence=cache_bytes(architecture, context, kv_split=kv_split, kv_bytes=sizes.kv_bytes),
+        cache_per_sequence=cache_bytes(
+            architecture, tokens_kept(layout, context), kv_split=kv_split, kv_bytes=sizes.kv_bytes
+        ),
         embedding=embedding,
         head=head,
         layer_stored=stored,
@@ -285,7 +292,7 @@ def _settled_passes(
     )  # fmt: skip
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
     piece = prefill.queries / _pieces(prefill.queries, framework)
-    mixed = replace(prefill, sequences=piece + beside, queries=1.0, context=1.0)
+    mixed = replace(prefill, sequences=piece + beside, queries=1.0, context=1.0, unread=0.0, compared=0.0)
     passes = {"decode": decode, "prefill": prefill, "mixed": mixed}
     settle = partial(settle_pass, situation, network, framework, dims, layout)
     return tuple(_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())

@@ -16,6 +16,7 @@ from perfmodel.techniques import (
     fused_sums,
     head_exchange,
     interleaved_update,
+    kv_policy,
     local_steps,
     optimizer_offload,
     packed_weights,
@@ -53,6 +54,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     local_steps.TECHNIQUE,
     zeroth_order.TECHNIQUE,
     packed_weights.TECHNIQUE,
+    kv_policy.TECHNIQUE,
     decode_engine.TECHNIQUE,
 )
 

@@ -153,6 +153,14 @@ class Layout:
     """Tokens a sequence gains per decode pass."""
     kv_bytes: Scalar = owner(None)
     """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
+    kv_kept: Scalar = least_of()
+    """Share of a sequence's tokens whose keys and values stay [1]."""
+    kv_budget: Scalar = least_of(float("inf"))
+    """Most tokens of a sequence whose keys and values stay."""
+    kv_read: Scalar = least_of()
+    """Share of the keys and values of a fixed context that a query reads [1]."""
+    kv_compared: Scalar = total()
+    """Keys without values, per token of the fixed context, that a query reads to choose them [1]."""
     quality_loss: Scalar = total()
     """Published relative loss of quality; NaN where none is published [1]."""
     quality_accepted: Scalar = total()

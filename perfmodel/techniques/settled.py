@@ -16,7 +16,7 @@ from perfmodel.techniques.base import Situation
 from perfmodel.techniques.record import Layout
 from perfmodel.units import Bytes
 
-__all__ = ["Family", "Plan", "Settled", "family_sum", "split_by"]
+__all__ = ["Family", "Plan", "Settled", "family_sum", "read_in_part", "split_by", "tokens_kept"]
 
 Plan = SimpleNamespace
 """One value (number, array or symbol) per plan column."""
@@ -135,6 +135,17 @@ def split_by(dims: Iterable[Dim], state: str) -> Scalar:
         if state in dim.splits:
             result = result * dim.degree
     return result
+
+
+def tokens_kept(layout: Layout, context: Scalar) -> Scalar:
+    """Tokens of a text of ``context`` tokens whose keys and values are cached."""
+    return minimum(context * layout.kv_kept, layout.kv_budget)
+
+
+def read_in_part(layout: Layout, fixed: Scalar) -> tuple[Scalar, Scalar]:
+    """Tokens of a fixed context that a query passes over, and keys it is compared with to choose the others."""
+    none = isinstance(layout.kv_compared, (int, float)) and layout.kv_compared == 0.0
+    return fixed * (1.0 - layout.kv_read), 0.0 if none else maximum(fixed * layout.kv_compared, 1.0)
 
 
 def family_sum(families: Iterable[Family], value: Any) -> Scalar:

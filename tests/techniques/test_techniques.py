@@ -46,7 +46,7 @@ def scalar_training(name: str, machine: str, devices: int) -> Setting:
 
 
 def all_serving(name: str, machine: str) -> Setting:
-    return setting(name, machine, "chat", use=("packed_weights",))
+    return setting(name, machine, "chat", use=("packed_weights", "kv_policy"), changes={"shared_prefix": 512})
 
 
 UPDATE_TERMS = (
