@@ -15,19 +15,23 @@ from perfmodel.specs.architecture import Architecture
 from perfmodel.specs.facts import Spec
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import find_model
-from perfmodel.specs.model import load_model
+from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["cache_format", "cluster_of", "framework_of", "model_of", "setting_of", "sources"]
+__all__ = ["cache_format", "cluster_of", "framework_of", "model_named", "model_of", "setting_of", "sources"]
 
 Part = Literal["attention", "router", "shared", "mlp", "experts", "head"]
 
 
 class MachineEntry(Spec):
-    """Cluster that a recorded system stands for."""
+    """Cluster that a recorded system stands for; a device file where nothing is known of its nodes."""
 
     gpu: str
     cluster: str
+    devices: int = 0
+    """Most devices of one plan; 0 for as many as the cluster has nodes for."""
+    source: str = ""
+    """Only for rows of this source."""
 
 
 class ModelEntry(Spec):
@@ -80,8 +84,6 @@ class Sources(Spec):
     """Contents of ``serving_sources.yaml``."""
 
     machines: tuple[MachineEntry, ...]
-    devices: tuple[MachineEntry, ...]
-    """Devices whose nodes are not known: rows on one of them can be predicted."""
     software: tuple[SoftwareEntry, ...]
     models: tuple[ModelEntry, ...]
     frameworks: tuple[FrameworkEntry, ...]
@@ -102,8 +104,14 @@ def _fits(when: Mapping[str, str], row: Mapping[str, str]) -> bool:
     return all(re.search(p, row.get(c, ""), re.IGNORECASE) for c, p in when.items())
 
 
-def cluster_of(system: str, devices: int = 2) -> str:
+def cluster_of(system: str, devices: int = 2, source: str = "") -> str:
     """Cluster file of a recorded system; a device file where one device is enough.
+
+    Parameters
+    ----------
+    system : as recorded.
+    devices : devices of the plan.
+    source : who measured: the same devices may stand in other machines.
 
     Raises
     ------
@@ -111,11 +119,9 @@ def cluster_of(system: str, devices: int = 2) -> str:
         If none stands for it.
     """
     for entry in sources().machines:
-        if re.search(entry.gpu, system, re.IGNORECASE):
+        few = not entry.devices or devices <= entry.devices
+        if few and re.search(entry.gpu, system, re.IGNORECASE) and re.search(entry.source, source, re.IGNORECASE):
             return entry.cluster
-    for alone in sources().devices:
-        if devices == 1 and re.search(alone.gpu, system, re.IGNORECASE):
-            return alone.cluster
     raise Unpredictable(f"no machine is known for {system or 'an unnamed system'}")
 
 
@@ -141,13 +147,15 @@ def setting_of(row: Mapping[str, str]) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=256)
-def _architecture(name: str) -> Architecture:
+def model_named(name: str) -> Model:
+    """Model file of a recorded name; ``Unpredictable`` if there is none."""
     bare = name.rsplit("/", 1)[-1]
     short = re.sub(r"-(instruct|fp8|fp4|nvfp4)(?=-|$)", "", bare.casefold())
     known = (e.model for e in sources().models if re.search(e.name, short, re.IGNORECASE))
-    for candidate in (*known, short, bare):
+    undated = re.sub(r"-(thinking|chat|hf|it|bf16|2[4-9](0[1-9]|1[0-2]))(?=-|$)", "", short)
+    for candidate in (*known, short, bare, undated):
         try:
-            return load_model(find_model(candidate)).architecture
+            return load_model(find_model(candidate))
         except PerfmodelError:
             continue
     raise Unpredictable(f"no model file is called {bare or '(unnamed)'}")
@@ -161,6 +169,6 @@ def model_of(row: Mapping[str, str]) -> Architecture:
     Unpredictable
         If no model file has that name.
     """
-    found = _architecture(row.get("model", ""))
+    found = model_named(row.get("model", "")).architecture
     entry = next(e for e in sources().weights if _fits(e.when, row))
     return replace(found, weight_format=entry.format, unquantised=entry.keep)

@@ -12,6 +12,7 @@ from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import header_of
 from perfmodel.calibration.serving import Block, Constants, Prediction, blocks, framework_of, predict
 from perfmodel.calibration.serving_memory import LEDGER, ledger_reports
+from perfmodel.calibration.serving_replays import REPLAYED, REPLAYS, replay_reports
 from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, read_row, serving_rows
 from perfmodel.calibration.serving_tables import READERS
 
@@ -31,7 +32,8 @@ QUEUED = "the server ran fewer requests than the clients had open (Little's law)
 
 def is_serving(header: frozenset[str]) -> bool:
     """Whether a table with these columns holds serving runs."""
-    return header >= HEADER or header >= LEDGER or any(header >= columns for columns, _ in READERS)
+    whole = any(header >= columns for columns in (HEADER, LEDGER, REPLAYS, REPLAYED))
+    return whole or any(header >= columns for columns, _ in READERS)
 
 
 def reader_of(path: Path) -> Callable[[int, Mapping[str, str]], ServingRow]:
@@ -50,8 +52,12 @@ def serving_reports(files: Sequence[Path], constants: Callable[[Block], Constant
     """
     reports: list[GroupReport] = []
     for path in files:
-        if header_of(path) >= LEDGER:
+        header = header_of(path)
+        if header >= LEDGER:
             reports += ledger_reports(path)
+            continue
+        if header >= REPLAYS or header >= REPLAYED:
+            reports += replay_reports(path, header)
             continue
         rows, skipped = serving_rows(path, reader_of(path))
         reports += _of_file(str(path), rows, predict(blocks(rows), constants), skipped)

@@ -102,10 +102,16 @@ def _parts(reports: Iterable[Report]) -> list[str]:
 
 
 def _skips(reports: Iterable[Report]) -> list[str]:
-    counts: Counter[tuple[str, str]] = Counter()
+    """Rows without a prediction by reason; rows of several metrics count once."""
+    most: dict[tuple[str, ...], int] = {}
     for r in reports:
+        head = (r["source"], r["framework"], r["device"], r["dtype"])
         for reason, count in r["skipped"].items():
-            counts[r["file"], reason] += count
+            key = (r["file"], reason, *head)
+            most[key] = max(most.get(key, 0), count)
+    counts: Counter[tuple[str, str]] = Counter()
+    for (file, reason, *_), count in most.items():
+        counts[file, reason] += count
     return [f"not predicted: {count} rows of {file}: {reason}" for (file, reason), count in counts.items()]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_to_all
+from perfmodel.network.exchange import vectors_sent
 from perfmodel.network.topology import Dim, Network, subgroup
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
@@ -50,16 +51,18 @@ def dims(x: Plan) -> Sequence[Dim]:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """Dispatch and combine of ``top_k`` copies of every token, per expert layer and pass.
+    """Dispatch and combine of every token, per expert layer and pass: a copy per expert, or one per rank that has any.
 
     Copies that the router keeps near travel inside the node only, the others over the whole group.
     """
     del x
     group, near = s.along("expert"), s.layout.expert_locality
+    each = (s.framework or {}).get("exchange_copies", 1.0)
     seconds: Scalar = 0.0
     for moe, share in _moes(s.architecture):
         width = moe.latent or moe.hidden
-        copies = s.sizes.tokens / s.sizes.sequence_split * moe.top_k * s.sizes.imbalance
+        sent = float(moe.top_k) if each == 1.0 else vectors_sent(float(moe.top_k), group.size, each)
+        copies = s.sizes.tokens / s.sizes.sequence_split * sent * s.sizes.imbalance
         moved = copies * width * s.sizes.element_bytes
         spread = all_to_all(net, group, moved * (1.0 - near))
         if not (isinstance(near, float) and near == 0.0):
