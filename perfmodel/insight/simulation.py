@@ -182,6 +182,11 @@ def _iteration(problem: ServingProblem, x: Plan) -> Iteration:
     )  # fmt: skip
     if float(model.tokens_per_pass) != 1.0:
         raise SpecError("plans that speculate are not simulated yet", field="--pin", found=float(model.tokens_per_pass))
+    if not model.prompts_pass_once:
+        raise SpecError(
+            "prompts that pass some of the layers, or several times, are not simulated yet", field="--pin",
+            found=f"{problem.situation.architecture.family} {_columns(x)}",
+        )  # fmt: skip
     return model
 
 

@@ -49,6 +49,12 @@ class Iteration:
         """Tokens that a sequence gains per decode pass (more than one with speculation)."""
         return declare(self.techniques, self.x, self.situation)[1].tokens_per_pass
 
+    @property
+    def prompts_pass_once(self) -> bool:
+        """Whether prompts pass every layer, and once."""
+        architecture = self._settled(1.0, 1.0, context=1.0, decode=True).architecture
+        return architecture.prompt_layers is None and architecture.prompt_passes == 1
+
     def decode(self, sequences: Scalar, context: Scalar) -> Seconds:
         """An iteration that only decodes [s]; ``context`` is the mean over the sequences, new token included."""
         s = self._settled(sequences, sequences, context=context, decode=True)

@@ -20,6 +20,7 @@ from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.settle import declare, families_of, stage_layers
+from perfmodel.specs.sharing import leading_layers, share_keys
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, read_in_part, split_by, tokens_kept
@@ -147,6 +148,11 @@ def settle_pass(
 ) -> Settled:
     """Everything a technique may read of one pass."""
     architecture, workload = situation.architecture, situation.workload
+    if layout.kv_map is not None:
+        architecture = share_keys(architecture, layout.kv_map)
+    if not sizes.decode:
+        architecture = leading_layers(architecture)
+    situation = situation._replace(architecture=architecture)
     stages = split_by(dims, "layers")
     counts = layer_parameters(architecture)
     first, last = stage_layers(architecture.layers, stages)
@@ -229,14 +235,18 @@ def _chunks(
 ) -> Chunks:
     """What the pieces of a prompt cost the decodes they share passes with, and how long they take."""
     s, prompt = settled["decode"], settled["prefill"]
-    joined = framework.get("mixed_batches", 1.0)
+    joined, passes = framework.get("mixed_batches", 1.0), float(s.architecture.prompt_passes)
     count = _pieces(prompt.sizes.queries, framework)
     tokens = {n: Slot(tuple(t for t in terms[n] if t.slot == "layer" and not t.core)) for n in ("decode", "mixed")}
     cores = {n: add_up([t.seconds for t in terms[n] if t.core]) for n in ("decode", "prefill")}
     beside, whole = tokens["decode"].elapsed(), tokens["mixed"].elapsed()
     added = maximum(whole - joined * beside, 0.0)  # passes with prompts run on the device, others perhaps elsewhere
-    stall = s.layers * (count * added + cores["prefill"])
-    own = s.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
+    above = s.layers - prompt.layers
+    stall = passes * prompt.layers * (count * added + cores["prefill"])
+    own = passes * prompt.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
+    if above:
+        own = own + passes * above * count * joined * (beside + cores["decode"])
+    count = passes * count
     return Chunks(count, stall + count * (1.0 - joined) * host, own + count * host)
 
 
@@ -258,7 +268,7 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
     embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
     if latency:
         hops = Times(where(s.stages > 1.0, s.stages, 0.0), boundary)
-        return Serial((Times(float(s.layers), layer), embed, head, hops))
+        return Serial((Times(float(s.layers * s.architecture.prompt_passes), layer), embed, head, hops))
     single = where(s.stages > 1.0, 0.0, 1.0)
     first = Serial((Times(s.first_layers, layer), embed, Times(single, head)))
     last = Serial((Times(where(s.stages > 1.0, s.last_layers, 0.0), layer), Times(1.0 - single, head)))
@@ -341,7 +351,7 @@ def _model_terms(
     small, expand = collapse(s.sizes)
     rows = 1.0 if part.name == "mixed" else None
     parts = tuple(p for p in s.layout.placed if p.part != "layers")
-    key = (part.name, parts, *(framework.get(n, 1.0) for n in IN_PASSES), small)
+    key = (part.name, parts, s.layout.kv_map, *(framework.get(n, 1.0) for n in IN_PASSES), small)
 
     def on(engine: str) -> list[Term]:
         found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine)

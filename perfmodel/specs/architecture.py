@@ -346,6 +346,8 @@ class Architecture:
     max_positions : longest context the configuration declares.
     weight_format : format of the stored matrices (``bf16``, ``fp8``, ``nvfp4``, ``mxfp4``, ``int4`` ...).
     unquantised : which components stay in 16 bits when ``weight_format`` is narrower.
+    prompt_layers : lowest layers that all tokens of a prompt pass, its last token alone the others; ``None`` for all.
+    prompt_passes : times that a prompt passes the layers (layers that read keys of one above).
     """
 
     family: str
@@ -360,6 +362,8 @@ class Architecture:
     dropout: bool = False
     weight_format: str = "bf16"
     unquantised: tuple[Literal["attention", "router", "shared", "mlp", "experts", "head"], ...] = ()
+    prompt_layers: int | None = None
+    prompt_passes: int = 1
 
     @cached_property
     def layers(self) -> int:
@@ -396,9 +400,6 @@ class Architecture:
     @property
     def active_parameters(self) -> int:
         """Parameters one token passes: routed experts count ``top_k / experts``; towers do not count."""
-        idle = 0
-        for run in self.runs:
-            if isinstance(run.layer.ffn, Moe):
-                moe = run.layer.ffn
-                idle += run.count * moe.expert_parameters * (moe.experts - moe.top_k) // moe.experts
+        moes = [(run.count, run.layer.ffn) for run in self.runs if isinstance(run.layer.ffn, Moe)]
+        idle = sum(n * m.expert_parameters * (m.experts - m.top_k) // m.experts for n, m in moes)
         return self.parameters - sum(n for _, n in self.towers) - idle

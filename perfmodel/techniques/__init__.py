@@ -9,6 +9,7 @@ from perfmodel.techniques import (
     batching,
     compressed_collectives,
     context_parallel,
+    cross_layer_kv,
     data_parallel,
     decode_engine,
     expert_locality,
@@ -55,6 +56,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     zeroth_order.TECHNIQUE,
     packed_weights.TECHNIQUE,
     kv_policy.TECHNIQUE,
+    cross_layer_kv.TECHNIQUE,
     decode_engine.TECHNIQUE,
 )
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.errors import Conflict
+from perfmodel.specs.sharing import KvMap
 
 __all__ = ["Layout", "Placed", "Schedule", "merge_layouts"]
 
@@ -153,6 +154,8 @@ class Layout:
     """Tokens a sequence gains per decode pass."""
     kv_bytes: Scalar = owner(None)
     """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
+    kv_map: KvMap | None = owner()
+    """Where each attention layer has its keys and values from; ``None`` as the model has it."""
     kv_kept: Scalar = least_of()
     """Share of a sequence's tokens whose keys and values stay [1]."""
     kv_budget: Scalar = least_of(float("inf"))

@@ -41,6 +41,7 @@ class Family:
     embedding_dim: Callable[[Fields], int | None] = lambda f: None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Fields], None] = lambda f: None
+    finish: Callable[[Fields, Architecture], Architecture] = lambda f, model: model
     idle: tuple[str, ...] = ()
     """Fields that may be present without effect: no layer has the component, or the published code ignores them."""
 
@@ -57,7 +58,7 @@ def build(f: Fields, family: Family, tied: bool | None = None) -> Architecture:
     parallel = f.on(family.parallel)
     pairs = list(zip(family.mixers(f), family.ffns(f), strict=True))
     vocab = f.count("vocab_size")
-    return Architecture(
+    model = Architecture(
         family=f.family,
         hidden=f.hidden,
         vocab=vocab,
@@ -71,6 +72,7 @@ def build(f: Fields, family: Family, tied: bool | None = None) -> Architecture:
         max_positions=f.optional("max_position_embeddings"),
         dropout=f.dropout,
     )
+    return family.finish(f, model)
 
 
 def _value(count: int | Count, f: Fields) -> int:

@@ -1,4 +1,4 @@
-"""Families whose layers differ in more than a window: Gemma 4, MiMo V2, Step 3."""
+"""Families whose layers differ in more than a window: Gemma 4, MiMo V2, Step 3, Llama with shared keys and values."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from perfmodel.specs.architecture import Attention, FeedForward, Linear, Mlp, Moe
-from perfmodel.specs.huggingface.dense import first_dense
+from perfmodel.errors import SpecError
+from perfmodel.specs.architecture import Architecture, Attention, FeedForward, Linear, Mlp, Moe
+from perfmodel.specs.huggingface.dense import LLAMA, PLAIN, first_dense
 from perfmodel.specs.huggingface.family import Family
 from perfmodel.specs.huggingface.fields import Fields
 from perfmodel.specs.huggingface.parts import Sparse, head_dim, key_value_heads, layer_types, place
+from perfmodel.specs.sharing import map_of, share_keys
 
 __all__ = ["FAMILIES"]
 
@@ -202,7 +204,29 @@ def _step(f: Fields) -> None:
     f.expect("use_head_wise_attn_gate", True)
 
 
+# ---- Layer-condensed cache: Llama whose layers name the layer they read ----------------------------------------------
+
+
+def _lckv(f: Fields) -> None:
+    """Take ``layer_types``, here one string, from the fields that Llama reads."""
+    f.data = {("layer_sources" if k == "layer_types" else k): v for k, v in f.data.items()}
+    f.idle("backward_passes")
+
+
+def _lckv_shared(f: Fields, model: Architecture) -> Architecture:
+    """Share keys and values as ``layer_types`` says; prompts pass ``forward_passes`` times if a source lies above."""
+    text, passes = f.get("layer_sources"), f.count("forward_passes", 7)
+    if text is None:
+        return model
+    try:
+        kv_map = map_of(str(text), model.layers)
+    except SpecError as error:
+        raise f.error(str(error.message), "layer_types", found=text) from None
+    return share_keys(model, kv_map._replace(passes=passes if kv_map.passes > 1 else 1))
+
+
 FAMILIES: Final[Mapping[str, Family]] = {
+    "lckv-llama": Family(LLAMA, PLAIN, prepare=_lckv, finish=_lckv_shared),
     "gemma4_text": Family(
         gemma4, gemma4_ffn, norms=4, tied=True, layer_extra=_per_layer, outside=_per_layer_tables, prepare=_gemma4
     ),
