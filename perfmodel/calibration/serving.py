@@ -121,6 +121,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         prompts_per_pass=np.array([row.columns["batch"] if row.mode == "static" else 1.0 for row in rows]),
         kv_format=setup.kv_format,
         concurrency=None,
+        expert_variation=0.0,
         rate=None,
         slo=Slo(),
     )

@@ -115,6 +115,9 @@ def _workload(setup: Setup, rows: Sequence[TrainingRow]) -> SimpleNamespace:
         global_batch=tokens,
         fused_attention=setup.fused,
         documents=(),
+        expert_variation=0.0,
+        expert_capacity=None,
+        data=None,
         recipe=Recipe.model_validate(recipe),
     )
 

@@ -15,7 +15,7 @@ from perfmodel.operators.backward import backward_of
 from perfmodel.operators.layers import Call, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.emit import part_of, resource_of, uncovered
 from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
-from perfmodel.phases.training import settle_training
+from perfmodel.phases.settle_training import settle_training
 from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["PHASES", "OperatorRow", "Roof", "Roofline", "call_engine", "pass_calls", "rooflines"]

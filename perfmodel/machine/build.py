@@ -45,6 +45,7 @@ class Machine:
     node_power : power of a node beside its main engines, per device [W].
     provisioned : power that the facility provides for a main engine: its limit, whatever cap is set [W].
     price : rental per device and second, ``None`` where unknown [USD/s].
+    family : of the main engine's device.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Machine:
     pue: Scalar = 1.0
     carbon: Scalar | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    family: str = ""
 
     def under_load(self) -> Machine:
         """The same machine with its main engine under continuous load."""
@@ -234,6 +236,7 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
         price = system.accelerator.price.hour
     return Machine(
         name=cluster.name,
+        family=system.accelerator.family,
         main=main,
         engines=engines,
         tiers=tiers,

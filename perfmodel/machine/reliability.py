@@ -7,6 +7,12 @@ time of one such segment is exact:
 
 .. math:: E = (M + R)\left(e^{\lambda(\tau + \delta)} - 1\right)
 
+Where the copy of the state is durable only a time D after the job went on (it is written beside training), a failure
+before that falls back to the checkpoint before. From one durable checkpoint to the next pass
+:math:`\tau + \delta`, after a failure :math:`\tau + \delta + D`, and the renewal equation gives
+:math:`E\,e^{\lambda D}` with the stall :math:`\delta` alone: the best interval is that of the stall, but no shorter
+than D.
+
 Where failures strike during repair too, :math:`M e^{\lambda R}` stands for :math:`M + R` [2]_; crash counts of real
 jobs, whose faults take hours to find, agree with the former.
 
@@ -20,7 +26,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, expm1, maximum, minimum, sqrt, where
+from perfmodel.elementwise import Scalar, exp, expm1, maximum, minimum, sqrt, where
 from perfmodel.units import Fraction, Seconds
 
 __all__ = [
@@ -97,11 +103,14 @@ def optimal_goodput(write: Seconds, repair: Seconds, rate: Scalar) -> Fraction:
     return (1.0 - _optimum(write * rate)) / (1.0 + rate * repair)
 
 
-def expected_segment(work: Seconds, write: Seconds, repair: Seconds, rate: Scalar) -> Seconds:
-    """Expected time until ``work`` seconds of progress and their checkpoint are done [s]; see the module."""
-    return (1.0 / rate + repair) * expm1(rate * (work + write))
+def expected_segment(work: Seconds, write: Seconds, repair: Seconds, rate: Scalar, drain: Seconds = 0.0) -> Seconds:
+    """Expected time until ``work`` seconds of progress and their checkpoint are done [s]; see the module.
+
+    ``write`` stops the job; ``drain`` runs beside what follows.
+    """
+    return (1.0 / rate + repair) * expm1(rate * (work + write)) * exp(rate * drain)
 
 
-def goodput(work: Seconds, write: Seconds, repair: Seconds, rate: Scalar) -> Fraction:
+def goodput(work: Seconds, write: Seconds, repair: Seconds, rate: Scalar, drain: Seconds = 0.0) -> Fraction:
     """Share of the time that is progress with a checkpoint every ``work`` seconds [1]."""
-    return work / expected_segment(work, write, repair, rate)
+    return work / expected_segment(work, write, repair, rate, drain)

@@ -33,8 +33,10 @@ def _crossings(network: Network, group: Group) -> Iterator[tuple[NetworkLevel, S
         below = members
 
 
-def _path(group: Group, latency: Scalar, transfer: Scalar, stored: Scalar | None = None) -> Path:
-    return Path(latency, transfer, where(group.size > 1.0, 1.0, 0.0), latency if stored is None else stored)
+def _path(
+    group: Group, latency: Scalar, transfer: Scalar, stored: Scalar | None = None, occupied: Scalar = 0.0
+) -> Path:
+    return Path(latency, transfer, where(group.size > 1.0, 1.0, 0.0), latency if stored is None else stored, occupied)
 
 
 def _ring(network: Network, group: Group, rounds: float) -> Path:
@@ -134,17 +136,21 @@ def in_network(network: Network, group: Group) -> Path:
 def _exchange(network: Network, group: Group, copies: Callable[[Scalar], Scalar], each: bool) -> Path:
     """All pairs at once: what leaves a domain crosses its level; the slowest level decides.
 
-    Where a level joins rails only, what is meant for another rail is first handed to it over the level below.
+    Where a level joins rails only, what is meant for another rail is first handed to it over the level below. Messages
+    of devices that share an interface follow each other.
     """
     latency: Scalar = 0.0
     transfer: Scalar = 0.0
+    occupied: Scalar = 0.0
     near: Scalar = float("inf")
     for level, below, members, reached in _crossings(network, group):
-        latency = latency + ((members - below) if each else members / below - 1.0) * level.latency
+        messages = (members - below) if each else members / below - 1.0
+        latency = latency + messages * level.latency
+        occupied = occupied + messages * level.occupancy
         hop = 1.0 / reached + level.rails * (1.0 - 1.0 / below) / near
         leaving, near = (group.size - below) / group.size * hop, reached
         transfer = maximum(transfer, where(members > below, leaving, 0.0))
-    return _path(group, latency, copies(group.size) * transfer)
+    return _path(group, latency, copies(group.size) * transfer, occupied=occupied)
 
 
 def by_level(network: Network, group: Group) -> Path:

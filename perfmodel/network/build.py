@@ -31,7 +31,7 @@ def build_network(cluster: Cluster, library: str | None = None, sums: str = "") 
     levels: list[NetworkLevel] = []
     reach, below_bandwidth = 1.0, float("inf")
     for name, level in cluster.levels.items():
-        bandwidth = _bandwidth(level, reach, below_bandwidth)
+        bandwidth, occupancy = _bandwidth(level, reach, below_bandwidth), _occupancy(level, reach)
         reach *= level.members.value
         levels.append(
             NetworkLevel(
@@ -44,6 +44,7 @@ def build_network(cluster: Cluster, library: str | None = None, sums: str = "") 
                 kind=level.kind,
                 in_network_reduction=level.in_network_reduction.value if level.in_network_reduction else 0.0,
                 rails=1.0 if level.switching and level.switching.topology == "rail" else 0.0,
+                occupancy=occupancy,
             )
         )
         below_bandwidth = bandwidth
@@ -112,3 +113,10 @@ def _bandwidth(level: Level, devices_below: float, below: float) -> float:
     if level.taper is not None:
         return level.taper.value * below
     return below
+
+
+def _occupancy(level: Level, devices_below: float) -> float:
+    """Time that a message of every device of a domain keeps the interfaces they share busy [s]."""
+    if level.nics is None or level.nics.message is None:
+        return 0.0
+    return level.nics.message.value * devices_below / level.nics.count.value

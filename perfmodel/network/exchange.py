@@ -1,4 +1,9 @@
-r"""Exchange of tokens with the ranks that hold their experts, by kernels made for it (DeepEP, TensorRT-LLM).
+r"""Exchange of tokens with the ranks that hold their experts: level by level, or by kernels made for it.
+
+Level by level, ranks first exchange inside the node what is meant for the same place of any node, then among the ranks
+of equal place: the bytes between nodes are those of the direct exchange, in fewer and longer messages.
+
+Kernels made for it (DeepEP, TensorRT-LLM):
 
 .. math:: t = t_0 + t_r (R-1) + t_t T + t_e E + \min\left(\frac{W V}{r_s},\; t_p + \frac{W V}{r}\right)
 
@@ -10,12 +15,39 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, minimum, where
+from perfmodel.elementwise import Scalar, maximum, minimum, where
 from perfmodel.network.algorithms import pairwise
-from perfmodel.network.topology import Group, Network
+from perfmodel.network.bounds import all_to_all_bound
+from perfmodel.network.collectives import all_to_all
+from perfmodel.network.topology import Group, Network, one_level
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["ExchangeConstants", "expert_exchange", "vectors_sent"]
+__all__ = ["ExchangeConstants", "exchange_by_level", "expert_exchange", "levels_crossed", "vectors_sent"]
+
+
+def levels_crossed(group: Group) -> Scalar:
+    """Levels that a group crosses: steps of an exchange level by level [1]."""
+    crossed: Scalar = 0.0
+    below: Scalar = 1.0
+    for members in group.members:
+        crossed, below = crossed + where(members > below, 1.0, 0.0), members
+    return crossed
+
+
+def exchange_by_level(network: Network, group: Group, size: Bytes) -> Seconds:
+    r"""All-to-all as one exchange per level, each a call of the library among one rank of every domain [s].
+
+    Each step moves :math:`V (n_l - 1)/n_l` per rank in messages of :math:`V/n_l`, one step after the other; all of them
+    take no less than what leaves a domain needs on its links.
+
+    References
+    ----------
+    .. [1] X. Nie et al., "HetuMoE", arXiv:2203.14685; C. Hwang et al., "Tutel", arXiv:2206.03382 (two steps).
+    """
+    seconds: Seconds = 0.0
+    for level in range(len(group.members)):
+        seconds = seconds + all_to_all(network, one_level(group, level), size)
+    return maximum(seconds, all_to_all_bound(network, group, size))
 
 
 class ExchangeConstants(NamedTuple):

@@ -49,13 +49,15 @@ class Path(NamedTuple):
     """What an algorithm takes over a group: latencies on the critical path [s], transfer per byte [s/B].
 
     ``active`` is 0 for a group of one rank, which communicates with nobody; ``stored`` are the latencies weighted by
-    how long pieces wait at them [s].
+    how long pieces wait at them [s]; ``occupied`` is how long the messages keep the interfaces busy beside their bytes,
+    whatever the protocol [s].
     """
 
     latency: Seconds
     transfer: Scalar
     active: Scalar
     stored: Seconds
+    occupied: Seconds = 0.0
 
 
 class Protocol(NamedTuple):
@@ -87,6 +89,8 @@ class Protocol(NamedTuple):
     def lines(self, path: Path, ranks: Scalar) -> tuple[Line, ...]:
         """Times along a path of an algorithm among ``ranks``; the smallest of the lines counts."""
         start = 0.0 if _is(self.launch, 0.0) else self.launch * path.active
+        if not _is(path.occupied, 0.0):
+            start = start + path.occupied
         hops = path.latency if _is(self.latency, 1.0) else self.latency * path.latency
         slope = path.transfer if _is(self.rate, 1.0) else path.transfer / self.rate
         if not _is(self.copy_share, 0.0):

@@ -8,7 +8,18 @@ from perfmodel.elementwise import Scalar, clamp, floor, maximum, minimum, where
 from perfmodel.network.library import Library
 from perfmodel.units import BytesPerSecond, Seconds
 
-__all__ = ["Dim", "Group", "Network", "NetworkLevel", "group_along", "on_device_links", "replicas", "subgroup"]
+__all__ = [
+    "Dim",
+    "Group",
+    "Network",
+    "NetworkLevel",
+    "device_links",
+    "group_along",
+    "on_device_links",
+    "one_level",
+    "replicas",
+    "subgroup",
+]
 
 
 class NetworkLevel(NamedTuple):
@@ -25,6 +36,8 @@ class NetworkLevel(NamedTuple):
     in_network_reduction : share of ``bandwidth`` that all-reduces reach where switches add, else 0 [1].
     crowding : how much longer a stored piece takes over this level than its latency alone tells [1].
     rails : 1 where only devices of equal place in their domains are joined, others being reached through them, else 0.
+    occupancy : time by which every message that each device sends at once keeps the interfaces busy beside its bytes:
+        devices that share an interface wait for each other [s].
     """
 
     name: str
@@ -36,6 +49,7 @@ class NetworkLevel(NamedTuple):
     in_network_reduction: Scalar = 0.0
     crowding: Scalar = 1.0
     rails: Scalar = 0.0
+    occupancy: Seconds = 0.0
 
 
 class Network(NamedTuple):
@@ -85,10 +99,17 @@ class Group(NamedTuple):
         return self.members[-1]
 
 
+def device_links(network: Network, group: Group) -> Scalar:
+    """Ranks of a group in one domain of device links; 1 where there are none."""
+    near = [m for level, m in zip(network.levels, group.members, strict=True) if level.kind in ("package", "scaleup")]
+    return near[-1] if near else 1.0
+
+
 def on_device_links(network: Network, group: Group) -> Scalar:
     """Whether all ranks of a group lie in one domain of device links [0 or 1]."""
-    near = [m for level, m in zip(network.levels, group.members, strict=True) if level.kind in ("package", "scaleup")]
-    return where(near[-1] >= group.size, 1.0, 0.0) if near else 0.0
+    if not any(level.kind in ("package", "scaleup") for level in network.levels):
+        return 0.0
+    return where(device_links(network, group) >= group.size, 1.0, 0.0)
 
 
 def group_along(network: Network, dims: tuple[Dim, ...], names: frozenset[str]) -> Group:
@@ -118,6 +139,13 @@ def subgroup(group: Group, size: Scalar, skip: Scalar = 1.0) -> Group:
     size = minimum(size, group.size)
     skip = minimum(skip, size)
     return Group(tuple(maximum(minimum(m, size) / skip, 1.0) for m in group.members))
+
+
+def one_level(group: Group, level: int) -> Group:
+    """One rank of each of the domains that a level joins: the ranks of a group that an exchange step over it joins."""
+    below = group.members[level - 1] if level else 1.0
+    joined = group.members[level] / below
+    return Group((*(1.0 for _ in group.members[:level]), *(joined for _ in group.members[level:])))
 
 
 def replicas(network: Network, dims: tuple[Dim, ...], *states: str) -> Group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.elementwise import Scalar, maximum
+from perfmodel.elementwise import Scalar, log2, maximum, minimum, sqrt
 from perfmodel.operators.work import Routed, Shape, Work
 from perfmodel.units import Bytes
 
@@ -17,6 +18,7 @@ __all__ = [
     "HEIGHTS",
     "Loads",
     "busiest",
+    "busiest_rank",
     "chosen",
     "even_choice",
     "even_loads",
@@ -129,6 +131,26 @@ def _deal(loads: Counts, rest: int, most: int) -> None:
             rest -= step * len(taken)
             if not rest:
                 return
+
+
+def busiest_rank(variation: Scalar, experts: Scalar, ranks: Scalar) -> Scalar:
+    r"""Load of the busiest of ``ranks`` that share the experts evenly, over the mean: :math:`1 + c\sqrt{2 \ln R\;R/E}`.
+
+    A rank adds up the loads of E/R experts, whose coefficient of variation c falls with the root of their number; the
+    largest of R alike sums lies no more than :math:`\sqrt{2 \ln R}` deviations above the mean [1]_. No rank gets more
+    than all there is.
+
+    References
+    ----------
+    .. [1] S. Boucheron, G. Lugosi, P. Massart, "Concentration inequalities", 2013, section 2.5.
+
+    Examples
+    --------
+    >>> busiest_rank(0.5, 64.0, 1.0), round(busiest_rank(0.5, 64.0, 8.0), 3)
+    (1.0, 1.361)
+    """
+    deviations = sqrt(2.0 * math.log(2.0) * log2(ranks) * ranks / experts)
+    return minimum(1.0 + variation * deviations, ranks)
 
 
 def busiest(loads: Counts) -> Counts:

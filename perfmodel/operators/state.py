@@ -102,8 +102,9 @@ def activations_kept(
     context: Scalar,
     materialise: bool = False,
     element_bytes: Scalar = 2.0,
+    imbalance: Scalar = 1.0,
 ) -> Kept:
-    r"""Bytes per token that a layer keeps for its backward pass.
+    r"""Bytes per token that a layer keeps for its backward pass; routed copies ``imbalance`` times as many as the mean.
 
     For a GPT layer with dropout, without sequence parallelism, this is :math:`h(10 + 24/t)` per token plus
     :math:`5as/t` for materialised scores.
@@ -118,7 +119,7 @@ def activations_kept(
     scores: Scalar = 0.0
     for run in architecture.runs:
         share = run.count / architecture.layers
-        cut, streamed, core = _layer_kept(run.layer, hidden, dropout=architecture.dropout)
+        cut, streamed, core = _layer_kept(run.layer, hidden, imbalance, dropout=architecture.dropout)
         inner = inner + share * element_bytes * (cut / weight_split + streamed / sequence_split)
         if materialise and isinstance(run.layer.mixer, Attention):
             scores = scores + share * core * run.layer.mixer.heads * context / weight_split
@@ -126,14 +127,14 @@ def activations_kept(
     return Kept(boundary, inner - boundary, scores)
 
 
-def _layer_kept(layer: Layer, hidden: int, *, dropout: bool) -> tuple[float, float, float]:
+def _layer_kept(layer: Layer, hidden: int, imbalance: Scalar, *, dropout: bool) -> tuple[Scalar, float, float]:
     """Elements per token that a layer keeps: (cut by tensor parallelism, between matrices, bytes per score)."""
-    cut = 0.0
+    cut: Scalar = 0.0
     streamed = 0.0
     for part in (layer.mixer, layer.ffn):
         if part is None:
             continue
-        cut += _part_kept(part)
+        cut = cut + _part_kept(part, imbalance)
         # norm input, product input and, with dropout, a one-byte mask; a parallel layer shares the norm input
         shared = layer.parallel and part is layer.ffn
         streamed += (1.0 if shared else 2.0) * hidden + (0.5 * hidden if dropout else 0.0)
@@ -152,7 +153,9 @@ def widest(architecture: Architecture) -> float:
     return max(outputs)
 
 
-def _part_kept(part: Attention | LatentAttention | StateSpace | LinearAttention | Mlp | Moe) -> float:
+def _part_kept(
+    part: Attention | LatentAttention | StateSpace | LinearAttention | Mlp | Moe, imbalance: Scalar
+) -> Scalar:
     """Elements per token kept inside one component."""
     if isinstance(part, Attention):
         kv = 0 if part.kv_from_earlier else part.kv_heads * (part.head_dim + part.value_dim)
@@ -167,7 +170,7 @@ def _part_kept(part: Attention | LatentAttention | StateSpace | LinearAttention 
     if isinstance(part, Mlp):
         return part.width * (3.0 if part.gated else 2.0)
     routed = part.top_k * (part.width * (3.0 if part.gated else 2.0) + 2.0 * (part.latent or part.hidden))
-    return routed + part.shared_width * (3.0 if part.gated else 2.0)
+    return routed * imbalance + part.shared_width * (3.0 if part.gated else 2.0)
 
 
 def cache_bytes(architecture: Architecture, context: Scalar, *, kv_split: Scalar, kv_bytes: Scalar) -> Bytes:

@@ -19,7 +19,7 @@ from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo, collapse
-from perfmodel.phases.settle import declare, families_of, stage_layers
+from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
 from perfmodel.specs.sharing import leading_layers, share_keys
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
@@ -117,6 +117,7 @@ def pass_sizes(
     cached = tokens_kept(layout, context) if decode else context
     fixed = minimum(maximum(cached - queries, 0.0), 1.0 * workload.shared_prefix)
     unread, compared = read_in_part(layout, fixed)
+    whole = minimum(layout.expert_tensor, split_by(dims, "weights"))
     return Sizes(
         sequences=sequences,
         queries=queries,
@@ -125,7 +126,10 @@ def pass_sizes(
         compared=compared,
         weight_split=split_by(dims, "weights"),
         expert_split=split_by(dims, "experts"),
-        expert_tensor=minimum(layout.expert_tensor, split_by(dims, "weights")),
+        expert_tensor=whole,
+        imbalance=expert_imbalance(
+            situation.architecture, workload.expert_variation, split_by(dims, "experts") * whole
+        ),
         weight_bytes=storage(name).bytes if layout.weights_bytes is None else layout.weights_bytes,
         kv_bytes=storage(workload.kv_format).bytes if layout.kv_bytes is None else layout.kv_bytes,
         unquantised=UNQUANTISED | kept,

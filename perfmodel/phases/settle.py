@@ -7,13 +7,14 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, floor, maximum, minimum, where
 from perfmodel.network.topology import Dim, Network, replicas
+from perfmodel.operators.moe import busiest_rank
 from perfmodel.operators.state import ParameterCounts
-from perfmodel.specs.architecture import Architecture
+from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Situation, Technique
 from perfmodel.techniques.record import Layout, merge_layouts
 from perfmodel.techniques.settled import Family, Plan, split_by
 
-__all__ = ["declare", "families_of", "stage_layers"]
+__all__ = ["declare", "expert_imbalance", "families_of", "stage_layers"]
 
 DATA_NEAR = 3.0
 """Placement of the data dimension: outside tensor, context and expert ranks, inside pipeline stages."""
@@ -54,6 +55,16 @@ def _changes(technique: Technique, x: Plan, situation: Situation) -> Mapping[str
     known = loss == loss
     accepted = {"quality_accepted": where(known, loss, 0.0), "quality_unknown": where(known, 0.0, 1.0)}
     return {**changes, "quality_loss": 0.0, **accepted}
+
+
+def expert_imbalance(
+    architecture: Architecture, variation: float, ranks: Scalar, capacity: float | None = None
+) -> Scalar:
+    """Tokens of the busiest of the ranks that share the experts, over the mean; the padding where there is any."""
+    experts = min((run.layer.ffn.experts for run in architecture.runs if isinstance(run.layer.ffn, Moe)), default=0)
+    if not experts or (capacity is None and variation == 0.0):
+        return 1.0
+    return busiest_rank(variation, float(experts), ranks) if capacity is None else capacity
 
 
 def stage_layers(layers: int, stages: Scalar, head: float = 0.0) -> tuple[Scalar, Scalar]:

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, minimum, where
+from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.backward import backward_of
-from perfmodel.operators.layers import Call, Sizes, embedding_calls, head_calls, layer_calls
-from perfmodel.operators.state import activations_kept, layer_parameters, widest
+from perfmodel.operators.layers import Call, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.state import widest
 from perfmodel.operators.streaming import optimizer_update
 from perfmodel.phases.compose import HOST, Beside, Idle, Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, gathered
 from perfmodel.phases.judge import legality, memory_ratios
+from perfmodel.phases.loading import loading_terms
 from perfmodel.phases.memo import Memo, collapse
 from perfmodel.phases.pipeline import in_flight, one_forward_one_backward, weight_gradients
-from perfmodel.phases.settle import declare, families_of, stage_layers
+from perfmodel.phases.settle_training import settle_training
 from perfmodel.phases.software import kernel_factor
 from perfmodel.techniques.base import Line, Situation, Technique, Term
-from perfmodel.techniques.settled import Plan, Settled, family_sum, split_by
+from perfmodel.techniques.settled import Plan, Settled, family_sum
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["Pieces", "Step", "check_training", "evaluate_training", "pieces_of", "settle_training", "step_tree"]
+__all__ = ["Pieces", "Step", "check_training", "evaluate_training", "pieces_of", "step_tree"]
 
 HIDDEN_SYNC = 0.9
 """Share of the last backward pass beside which gradients can travel (the first bucket must fill first); assumed."""
@@ -54,76 +55,6 @@ class Step:
     def micro_batches_seconds(self) -> Seconds:
         """All micro-batches on the busiest stage, without the bubble and what comes once [s]."""
         return self.tree.children[0].elapsed()
-
-
-def settle_training(
-    x: Plan,
-    techniques: Sequence[Technique],
-    situation: Situation,
-    network: Network,
-    framework: Mapping[str, float],
-) -> tuple[Settled, dict[str, Scalar]]:
-    """Derive groups, sizes and bytes of a training plan, and the legality of its shape."""
-    workload, architecture = situation.workload, situation.architecture
-    dims, layout, legal = declare(techniques, x, situation, devices=x.devices)
-    stages = split_by(dims, "layers")
-    counts = layer_parameters(architecture)
-    balanced = architecture.embedding_parameters * architecture.layers / architecture.layer_parameters
-    first, last = stage_layers(architecture.layers, stages, balanced * framework.get("head_balanced", 0.0))
-    families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
-    split, tokens = split_by(dims, "weights"), split_by(dims, "tokens")
-    sequence_split = split_by(dims, "sequence")
-    if not (isinstance(layout.activations_whole, float) and layout.activations_whole == 0.0):
-        sequence_split = where(layout.activations_whole > 0.0, 1.0, sequence_split)
-    sizes = Sizes(
-        sequences=x.micro_batch,
-        queries=workload.sequence / tokens,
-        context=workload.sequence,
-        context_split=tokens,
-        weight_split=split,
-        sequence_split=sequence_split,
-        expert_split=split_by(dims, "experts"),
-        format=workload.recipe.compute,
-        plain_format="bf16",
-        materialise=not workload.fused_attention,
-        documents=workload.documents,
-    )
-    recipe = workload.recipe
-    stored = recipe.weights if layout.weights_bytes is None else layout.weights_bytes
-    gathered_as = framework.get("weights_wire", stored)
-    summed_as = framework.get("gradients_wire", recipe.gradients)
-    settled = Settled(
-        situation=situation,
-        network=network,
-        layout=layout,
-        dims=dims,
-        sizes=sizes,
-        counts=counts,
-        families=families,
-        layers=architecture.layers,
-        stages=stages,
-        first_layers=first,
-        last_layers=last,
-        micro_batches=ceil(workload.global_batch / workload.sequence / (split_by(dims, "batch") * x.micro_batch)),
-        weights_bytes=stored,
-        gradients_bytes=recipe.gradients,
-        optimizer_bytes=recipe.optimizer_bytes,
-        weights_wire=gathered_as if layout.weights_wire is None else layout.weights_wire,
-        gradients_wire=summed_as if layout.gradients_wire is None else layout.gradients_wire,
-        boundary_bytes=sizes.tokens * architecture.hidden * sizes.element_bytes / sequence_split,
-        slots=(("layer_forward", 1.0), ("layer_backward", 1.0)),
-        kept=activations_kept(
-            architecture,
-            weight_split=split,
-            sequence_split=sequence_split,
-            context=workload.sequence,
-            materialise=sizes.materialise,
-        ),
-        framework=framework,
-        embedding=embedding,
-        head=head,
-    )
-    return settled, legal
 
 
 def _operator_terms(s: Settled, machine: Machine) -> list[Term]:
@@ -389,7 +320,8 @@ def evaluate_training(
     for technique in techniques:
         technique_terms += technique.terms(x, settled, machine, network)
         lines += technique.memory(x, settled, machine)
-    terms = [*operators, *technique_terms, *_update_terms(settled, machine)]
+    loading = loading_terms(situation.workload, machine, x.devices)
+    terms = [*operators, *technique_terms, *_update_terms(settled, machine), *loading]
     terms += _replays(settled, terms)
     tree = step_tree(settled, terms)
     ledgers = {

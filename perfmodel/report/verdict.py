@@ -105,9 +105,11 @@ def _failures(plan: EvaluatedPlan) -> list[str]:
     if not found or not math.isfinite(found["mtbf_seconds"]):
         return []
     size, every = format_bytes(found["checkpoint_bytes"]), format_seconds(found["interval_seconds"])
+    drain = found.get("drain_seconds", 0.0)
+    stop = f" (stops for {format_seconds(found['write_seconds'])}, written in {format_seconds(drain)})" if drain else ""
     return [
         f"Goodput {percent(found['goodput'], 1)}: a failure every {format_seconds(found['mtbf_seconds'])}, "
-        f"{size} saved every {every}."
+        f"{size} saved every {every}{stop}."
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, ceil, maximum, minimum
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.machine.power import Shares, average_power
 from perfmodel.machine.reliability import (
@@ -87,6 +87,8 @@ class Interruptions(NamedTuple):
     repair_share: Fraction
     redo_share: Fraction
     """Work done twice, because it came after the last checkpoint."""
+    drain_seconds: Seconds = 0.0
+    """From then until the checkpoint is durable, beside training."""
 
     @property
     def stretch(self) -> Scalar:
@@ -95,24 +97,49 @@ class Interruptions(NamedTuple):
 
 
 def interruptions(machine: Machine, step: Step, workload: TrainingWorkload, devices: float) -> Interruptions:
-    """Failures and checkpoints of a run on so many devices; the interval is the workload's, or the best."""
+    """Failures and checkpoints of a run on so many devices; the interval is the workload's, or the best.
+
+    A checkpoint that is staged in host memory stops the job for the copy, or for what of it sticks out of the passes;
+    the next one waits until the last is written.
+    """
     s = step.settled
-    nodes = ceil(devices / machine.per_node)
-    rate = failure_rate(machine.failures, devices, nodes)
+    rate = failure_rate(machine.failures, devices, ceil(devices / machine.per_node))
     size = s.architecture.parameters * float(s.weights_bytes + s.optimizer_bytes)
-    write = size / minimum(machine.file_write[0], machine.file_write[1] * devices)
+    written = size / minimum(machine.file_write[0], machine.file_write[1] * devices)
     read = size / minimum(machine.file_read[0], machine.file_read[1] * devices)
     repair = machine.failures.detection + machine.failures.restart + read
-    given = workload.checkpoint_interval
+    staged = s.layout.checkpoint_staged
+    stall = (1.0 - staged) * written + staged * _copy_seconds(machine, step)
+    drain, given = staged * written, workload.checkpoint_interval
+    if given is not None:
+        every, stall = given, stall + maximum(drain - given, 0.0)
+    elif rate == 0.0:
+        every = float("inf")
+    else:
+        every = maximum(optimal_interval(stall, rate), drain)
     if rate == 0.0:
-        every = float("inf") if given is None else given
-        good = every / (every + write) if given else 1.0
-        return Interruptions(float("inf"), size, write, every, repair, good, 1.0 - good, 0.0, 0.0)
-    every = optimal_interval(write, rate) if given is None else given
-    good = optimal_goodput(write, repair, rate) if given is None else goodput(every, write, repair, rate)
+        good = every / (every + stall) if given else 1.0
+        return Interruptions(float("inf"), size, stall, every, repair, good, 1.0 - good, 0.0, 0.0, drain)
+    if given is None and drain == 0.0:
+        good = optimal_goodput(stall, repair, rate)
+    else:
+        good = goodput(every, stall, repair, rate, drain)
     up = 1.0 / (1.0 + rate * repair)
-    writing = good * write / every
-    return Interruptions(1.0 / rate, size, write, every, repair, good, writing, 1.0 - up, up - good - writing)
+    writing = good * stall / every
+    return Interruptions(1.0 / rate, size, stall, every, repair, good, writing, 1.0 - up, up - good - writing, drain)
+
+
+def _copy_seconds(machine: Machine, step: Step) -> Seconds:
+    """Copy of a device's share of the checkpoint to host memory: what it stops the job for [s].
+
+    Beside the passes of a step, which leave weights and optimizer state as they are, all of it that they last hides.
+    """
+    layout = step.settled.layout
+    if is_nothing(layout.checkpoint_staged):
+        return 0.0
+    host = machine.engines["host"].bandwidth if "host" in machine.engines else float("inf")
+    copied = step.settled.saved_bytes * (1.0 - layout.optimizer_off) / minimum(machine.host_link or host, host)
+    return maximum(copied - layout.checkpoint_hidden * step.micro_batches_seconds, 0.0)
 
 
 def run_metrics(machine: Machine, devices: float, seconds: float, kilowatts: float) -> dict[str, float | None]:

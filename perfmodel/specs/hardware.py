@@ -130,6 +130,9 @@ class Nics(Spec):
     """Per interface and direction."""
     attached_to: tuple[int, ...] = ()
     """Device index each interface hangs on; the others reach it through a neighbour."""
+    message: Duration | None = None
+    """Time for which one message of an exchange among all keeps an interface busy beside its bytes; messages of
+    devices that share an interface follow each other."""
 
 
 class LinkEdge(Spec):

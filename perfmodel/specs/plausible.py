@@ -316,6 +316,8 @@ def _level_checks(where: Where, level: Level, *, first: bool) -> None:
         _whole((*where, "nics", "count"), level.nics.count)
         _in_range((*where, "nics", "count"), level.nics.count, ("1", "1000"), "1", what)
         _in_range((*where, "nics", "bandwidth"), level.nics.bandwidth, ranges["bandwidth"], "B/s", what)
+        if level.nics.message is not None:
+            _in_range((*where, "nics", "message"), level.nics.message, ("1 ns", "10 ms"), "s", what)
 
 
 def _interfaces(where: Where, level: Level, devices: int) -> None:

@@ -19,6 +19,7 @@ from perfmodel.units import UnitError, parse_quantity
 
 __all__ = [
     "FORMAT_BYTES",
+    "Loading",
     "Recipe",
     "ServingWorkload",
     "Slo",
@@ -71,6 +72,8 @@ Tokens = Annotated[int, _number("token", whole=True)]
 SomeTokens = Annotated[int, _number("token", whole=True, zero=True)]
 Count = Annotated[int, _number("1", whole=True)]
 Seconds = Annotated[float, _number("s")]
+NotNegative = Annotated[float, _number("1", zero=True)]
+Positive = Annotated[float, _number("1")]
 PerSecond = Annotated[float, _number("1/s")]
 
 
@@ -125,6 +128,21 @@ class RecipeFile(Spec):
     recipes: dict[str, Recipe]
 
 
+class Loading(Spec):
+    """What it takes to bring the tokens of a step to the devices."""
+
+    token_bytes: Annotated[float, _number("B")]
+    """Read from storage per token; images and sound count by the tokens they become [B]."""
+    token_seconds: Annotated[float, _number("s", zero=True)] = 0.0
+    """Time of one host core to decode, cut and tokenise what becomes a token; 0 where that is done before [s]."""
+    workers: Count = 1
+    """Host cores per device that do so; no more than there are."""
+    local: bool = False
+    """Read from the storage of the node instead of the shared one."""
+    ahead: bool = True
+    """The next step's tokens are loaded beside this step."""
+
+
 class TrainingWorkload(Spec):
     """Train on so many tokens, in steps of ``global_batch`` tokens cut into sequences."""
 
@@ -144,6 +162,13 @@ class TrainingWorkload(Spec):
     """Attention kernels that do not write scores to memory (FlashAttention)."""
     recipe: Recipe
     """Number formats: the name of a shipped recipe, or a mapping of one's own."""
+    expert_variation: NotNegative = 0.0
+    """Coefficient of variation of the load among the experts of a layer: 0 is perfect balance [1]."""
+    expert_capacity: Positive | None = None
+    """Tokens an expert takes at most over the mean: buffers are padded to it and what does not fit is dropped (GShard,
+    Switch); without it every token is computed [1]."""
+    data: Loading | None = None
+    """Loading of data; without it what software spends on it is part of its overhead per step."""
     lengths: Lengths | None = None
     """Lengths of the sequences that are packed into one of ``sequence`` tokens; without it all are that long."""
 
@@ -212,6 +237,8 @@ class ServingWorkload(Spec):
     slo: Slo = Field(default_factory=Slo)
     kv_format: Format = "bf16"
     """Format of the KV cache."""
+    expert_variation: NotNegative = 0.0
+    """Coefficient of variation of the load among the experts of a layer: 0 is perfect balance [1]."""
     concurrency: Count | None = None
     """Most requests in flight at the same time, over the whole machine."""
 
@@ -284,6 +311,9 @@ def _written(workload: Workload) -> dict[str, Any]:
     data: dict[str, Any] = {name: getattr(workload, name) for name in type(workload).model_fields}
     if isinstance(workload, TrainingWorkload) and workload.checkpoint_interval is not None:
         data["checkpoint_interval"] = f"{workload.checkpoint_interval!r} s"
+    if isinstance(workload, TrainingWorkload) and workload.data is not None:
+        units = {"token_bytes": "B", "token_seconds": "s"}
+        data["data"] = {n: f"{v!r} {units[n]}" if n in units else v for n, v in workload.data}
     if isinstance(workload, TrainingWorkload) and workload.lengths is not None:
         data["lengths"] = workload.lengths.model_dump(exclude_none=True)
     if isinstance(workload, ServingWorkload):

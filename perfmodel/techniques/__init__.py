@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques import (
     batching,
+    checkpoints,
     compressed_collectives,
     context_parallel,
     cross_layer_kv,
@@ -26,6 +27,7 @@ from perfmodel.techniques import (
     sharding,
     state_exchange,
     tensor_parallel,
+    token_exchange,
     zero_bubble,
     zero_infinity,
     zeroth_order,
@@ -44,6 +46,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     state_exchange.TECHNIQUE,
     expert_parallel.TECHNIQUE,
     expert_locality.TECHNIQUE,
+    token_exchange.TECHNIQUE,
     pipeline_parallel.TECHNIQUE,
     zero_bubble.TECHNIQUE,
     sharding.TECHNIQUE,
@@ -54,6 +57,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     compressed_collectives.TECHNIQUE,
     local_steps.TECHNIQUE,
     zeroth_order.TECHNIQUE,
+    checkpoints.TECHNIQUE,
     packed_weights.TECHNIQUE,
     kv_policy.TECHNIQUE,
     cross_layer_kv.TECHNIQUE,

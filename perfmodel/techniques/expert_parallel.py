@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, maximum
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_to_all
 from perfmodel.network.exchange import vectors_sent
-from perfmodel.network.topology import Dim, Network, subgroup
+from perfmodel.network.topology import Dim, Group, Network, subgroup
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
-from perfmodel.techniques.settled import Plan, Settled
+from perfmodel.techniques.settled import Plan, Settled, TokensSent
+from perfmodel.units import Seconds
 
-__all__ = ["TECHNIQUE"]
+__all__ = ["TECHNIQUE", "all_at_once"]
 
 EVERY = 2.0**40
 """As many ranks as there are."""
@@ -50,6 +51,12 @@ def dims(x: Plan) -> Sequence[Dim]:
     return (Dim("expert", x.ep, frozenset({"experts", "batch"}), near=2.0),)
 
 
+def all_at_once(net: Network, machine: Machine, group: Group, sent: TokensSent) -> Seconds:
+    """Every copy travels from its rank to that of its expert, and back: two all-to-alls of the library [s]."""
+    del machine
+    return 2.0 * all_to_all(net, group, sent.size)
+
+
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
     """Dispatch and combine of every token, per expert layer and pass: a copy per expert, or one per rank that has any.
 
@@ -58,16 +65,22 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     del x
     group, near = s.along("expert"), s.layout.expert_locality
     each = (s.framework or {}).get("exchange_copies", 1.0)
+    way = s.layout.token_exchange or all_at_once
     seconds: Scalar = 0.0
     for moe, share in _moes(s.architecture):
-        width = moe.latent or moe.hidden
-        sent = float(moe.top_k) if each == 1.0 else vectors_sent(float(moe.top_k), group.size, each)
-        copies = s.sizes.tokens / s.sizes.sequence_split * sent * s.sizes.imbalance
-        moved = copies * width * s.sizes.element_bytes
-        spread = all_to_all(net, group, moved * (1.0 - near))
-        if not (isinstance(near, float) and near == 0.0):
-            spread = spread + all_to_all(net, subgroup(group, machine.per_node), moved * near)
-        seconds = seconds + share * 2.0 * spread
+        sent = TokensSent(
+            count=s.sizes.tokens / s.sizes.sequence_split * s.sizes.imbalance,
+            top_k=float(moe.top_k),
+            vectors=float(moe.top_k) if each == 1.0 else vectors_sent(float(moe.top_k), group.size, each),
+            experts=float(moe.experts),
+            width=float(moe.latent or moe.hidden),
+            element_bytes=s.sizes.element_bytes,
+            format=s.sizes.format,
+        )
+        spread = way(net, machine, group, sent.part(1.0 - near))
+        if not is_nothing(near):
+            spread = spread + way(net, machine, subgroup(group, machine.per_node), sent.part(near))
+        seconds = seconds + share * spread
     if not _moes(s.architecture):
         return []
     seconds = seconds * (s.framework or {}).get("expert_exposed", 1.0)

@@ -118,6 +118,10 @@ class Layout:
     """Forward passes over each micro-batch."""
     backward_passes: Scalar = least_of()
     """Backward passes after them; without one there are no gradients, kept activations or optimizer states."""
+    checkpoint_staged: Scalar = most()
+    """1 where a checkpoint is copied to host memory and written from there beside training [1]."""
+    checkpoint_hidden: Scalar = most()
+    """1 where that copy hides beside the passes that do not change what is copied [1]."""
     replay: Scalar = most()
     """Share of the layer's forward pass that the backward pass repeats [1]."""
     replay_core: Scalar = most()
@@ -138,6 +142,9 @@ class Layout:
     sums_hidden: Callable[..., Scalar] | None = owner()
     """Function (settled, machine, bytes, reduce-scatter, all-gather seconds) -> seconds of a tensor-parallel sum that
     hide beside products; ``None`` hides nothing."""
+    token_exchange: Callable[..., Scalar] | None = owner()
+    """Function (network, machine, group, tokens) -> seconds in which tokens travel to their experts and back; ``None``
+    is the library's all-to-all."""
     expert_locality: Scalar = most()
     """Share of the token copies that the router keeps inside the node on purpose [1]."""
     placed: tuple[Placed, ...] = each()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.network.topology import Dim, Group, Network, group_along, replicas, subgroup
@@ -16,7 +16,7 @@ from perfmodel.techniques.base import Situation
 from perfmodel.techniques.record import Layout
 from perfmodel.units import Bytes
 
-__all__ = ["Family", "Plan", "Settled", "family_sum", "read_in_part", "split_by", "tokens_kept"]
+__all__ = ["Family", "Plan", "Settled", "TokensSent", "family_sum", "read_in_part", "split_by", "tokens_kept"]
 
 Plan = SimpleNamespace
 """One value (number, array or symbol) per plan column."""
@@ -52,6 +52,37 @@ class Family:
     def among(self, size: Scalar, skip: Scalar = 1.0) -> Group:
         """The nearest ``size`` replicas, one of every ``skip``."""
         return subgroup(self.group, size, skip)
+
+
+class TokensSent(NamedTuple):
+    """What a rank sends to the ranks that hold the experts of its tokens, per layer and pass.
+
+    Parameters
+    ----------
+    count : tokens, those of the busiest rank.
+    top_k, experts : experts of a token, and of the layer.
+    vectors : what a token becomes where the library sends it: a copy per expert, or one per rank that has any.
+    width : numbers of a token.
+    element_bytes : of a number as computed [B].
+    format : of the experts' products.
+    """
+
+    count: Scalar
+    top_k: Scalar
+    experts: Scalar
+    vectors: Scalar
+    width: Scalar
+    element_bytes: Scalar
+    format: str = "bf16"
+
+    @property
+    def size(self) -> Bytes:
+        """Bytes of all vectors, those that stay included [B]."""
+        return self.count * self.vectors * self.width * self.element_bytes
+
+    def part(self, share: Scalar) -> TokensSent:
+        """A share of the tokens."""
+        return self._replace(count=self.count * share)
 
 
 @dataclass(frozen=True)
@@ -110,6 +141,13 @@ class Settled:
     def architecture(self) -> Architecture:
         """The model."""
         return self.situation.architecture
+
+    @property
+    def saved_bytes(self) -> Bytes:
+        """Weights and optimizer state that a device of the heaviest stage saves: replicas share a checkpoint [B]."""
+        return family_sum(self.families, lambda f: f.heaviest / f.group.size) * (
+            self.weights_bytes + self.optimizer_bytes
+        )
 
     def degree(self, name: str) -> Scalar:
         """Ranks along a dimension; 1 where it does not exist."""

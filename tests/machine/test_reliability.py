@@ -83,3 +83,20 @@ def test_numbers_arrays_and_symbols_agree() -> None:
         assert float(formula(np.array([60.0, 600.0]), 1e-4)[0]) == pytest.approx(number, rel=1e-12)
         symbolic = sympy.lambdify([write, rate], formula(write, rate), modules="math")
         assert symbolic(**values) == pytest.approx(number, rel=1e-9)
+
+
+def test_renewal_with_a_drain_is_that_of_a_simulation() -> None:
+    """A checkpoint counts once it is written; the job goes on beside that, and falls back further when it fails."""
+    rng = np.random.default_rng(3)
+    work, stall, drain, repair, mean = 900.0, 60.0, 500.0, 300.0, 6000.0
+    period, progress, clock = work + stall, 0, 0.0
+    ahead, failure = 0.0, float(rng.exponential(mean))  # time since the state of checkpoint ``progress``
+    wanted = 40_000
+    while progress < wanted:
+        step = period + drain - ahead  # until the next checkpoint is durable
+        if failure > step:
+            failure, clock, progress, ahead = failure - step, clock + step, progress + 1, drain
+        else:
+            clock, ahead, failure = clock + failure + repair, 0.0, float(rng.exponential(mean))
+    assert wanted * work / clock == pytest.approx(goodput(work, stall, repair, 1.0 / mean, drain), rel=0.01)
+    assert goodput(work, stall, repair, 1.0 / mean, 0.0) == goodput(work, stall, repair, 1.0 / mean)

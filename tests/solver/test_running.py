@@ -64,3 +64,52 @@ def test_16384_devices_fail_every_three_hours_and_keep_nine_tenths() -> None:
     found = run(devices=16384, nodes="2048", model="llama-3.1-405b")
     assert found.interruptions["mtbf_seconds"] / 3600 == pytest.approx(54 * 24 / 419, rel=0.02)
     assert 0.88 < found.metrics["goodput"] < 0.96
+
+
+# --- checkpoints written beside training ---------------------------------------------------------------------------
+
+
+def written(way: str, devices: int = 1024, **changes: Any) -> EvaluatedPlan:
+    workload = {n: changes.pop(n) for n in ("checkpoint_interval",) if n in changes}
+    return perfmodel.estimate("llama-2-70b", "dgx-h100", "pretrain", columns={"tp": 8, "pp": 4, "checkpoints": way},
+                              devices=devices, use=("checkpoints",), workload_changes=workload,
+                              changes={n.replace("__", "."): v for n, v in changes.items()}).plan  # fmt: skip
+
+
+def test_a_copy_that_is_written_later_stops_the_job_for_less() -> None:
+    ways = [written(way) for way in ("synchronous", "asynchronous", "hidden")]
+    stalls = [p.interruptions["write_seconds"] for p in ways]
+    assert stalls[0] > stalls[1] > stalls[2] >= 0.0
+    assert ways[0].interruptions["drain_seconds"] == 0.0
+    assert ways[1].interruptions["drain_seconds"] == pytest.approx(stalls[0])
+    goodputs = [p.metrics["goodput"] for p in ways]
+    assert goodputs == sorted(goodputs)
+    assert goodputs[0] < goodputs[-1] < 1.0
+    assert len({p.seconds for p in ways}) == 1, "a step without failures is the same"
+
+
+def test_the_copy_needs_room_in_the_host() -> None:
+    """14 B of a parameter, shared by all replicas of it, in host memory and on no device."""
+    lines = {line.name: line for line in written("asynchronous").ledgers[0].lines}
+    share = 14 * 68.98e9 / 1024
+    assert share < lines["checkpoint copy"].bytes < 1.2 * share
+    assert lines["checkpoint copy"].tier == "host"
+    small = written("asynchronous", node__host__memory="1 GB")
+    assert small.constraints["host memory"] > 1.0
+
+
+def test_the_next_copy_waits_until_the_last_is_written() -> None:
+    """However often checkpoints are wanted, no more are taken than storage writes."""
+    drain = written("asynchronous").interruptions["drain_seconds"]
+    often = written("asynchronous", checkpoint_interval=f"{drain / 4} s").interruptions
+    seldom = written("asynchronous", checkpoint_interval=f"{2 * drain} s").interruptions
+    assert often["write_seconds"] == pytest.approx(seldom["write_seconds"] + 0.75 * drain)
+    slow = written("asynchronous", file_system__write="x0.001").interruptions
+    assert slow["interval_seconds"] == pytest.approx(slow["drain_seconds"])
+
+
+def test_shares_of_staged_checkpoints_add_up() -> None:
+    for way in ("asynchronous", "hidden"):
+        parts = written(way).interruptions
+        assert sum(parts[n] for n in ("goodput", "checkpoint_share", "repair_share", "redo_share")) == pytest.approx(1)
+        assert min(parts[n] for n in ("checkpoint_share", "repair_share", "redo_share")) >= 0
