@@ -81,8 +81,8 @@ def draw(
     spreads = _spreads(uses, others, network_spread)
     rng = np.random.default_rng(seed)
     factors = np.exp(rng.standard_normal((SAMPLES, len(GROUPS))) * np.log1p(spreads) / NORMAL_80)
-    parts = np.array([[sum(r.seconds for r in p.terms if _group(r) == g) for g in GROUPS] for p in plans])
-    rest = np.array([p.seconds - p.timed_seconds for p in plans])
+    parts = np.array([[sum(r.seconds for r in p.terms if _group(r) == g) / p.gain for g in GROUPS] for p in plans])
+    rest = np.array([p.beside for p in plans])
     if others:  # the time beside the timed terms is that of prefills
         parts[:, GROUPS.index("prefill")] += rest
         rest = np.zeros_like(rest)

@@ -8,9 +8,11 @@ from types import MappingProxyType
 from perfmodel.insight.kernels import KernelUse, told
 from perfmodel.insight.links import borrowed_libraries
 from perfmodel.insight.setting import Setting, position_limit
+from perfmodel.insight.turning import Turning, turning_points
 from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.techniques.record import Layout
+from perfmodel.techniques.settled import Plan
 
 __all__ = ["EFFICIENT", "FULL", "assumptions", "provenance"]
 
@@ -65,9 +67,24 @@ def assumptions(
         found.append((told(uses, setting.framework.kernels), "--framework"))
     if best is not None and setting.phase == "training":
         found += _nearly_full(best, setting.machine.main.tier)
+    if best is not None:
+        x = Plan(**best.columns)
+        found += [said for t in setting.problem.techniques for said in t.assumes(x, setting.problem.situation)]
+        found += [_turning(point) for point in turning_points(setting, x)]
     if best is not None and best.quality is None:
         found.append(("quality of a technique in use is unknown for this model", "--max-quality-loss"))
     return tuple(found)
+
+
+def _turning(point: Turning) -> tuple[str, str]:
+    """How far a technique pays."""
+    words, flag = point.technique.replace("_", " "), f"--pin {point.column}=…"
+    gain = f"{words} makes {point.gain:.2f} × the tokens of a decode pass at {point.column} {point.now:g}"
+    if point.loss_at is None:
+        return f"{gain}, and still pays at the largest {point.column}", flag
+    if not point.until:
+        return f"{gain}; it pays at no {point.column}", flag
+    return f"{gain}; it pays up to {point.column} {point.until:g} and no more at {point.loss_at:g}", flag
 
 
 def _nearly_full(best: EvaluatedPlan, tier: str) -> list[tuple[str, str]]:

@@ -114,8 +114,8 @@ def _device_time(plan: EvaluatedPlan) -> dict[str, float]:
     if batch is None:
         return {r.name: r.seconds for r in plan.terms}
     share = (plan.metrics.get("devices_per_replica") or 1.0) / batch
-    rows = {r.name: r.seconds * share for r in plan.terms}
-    rows["prefill of other requests"] = max(plan.seconds - plan.timed_seconds, 0.0) * share
+    rows = {r.name: r.seconds / plan.gain * share for r in plan.terms}
+    rows["prefill of other requests"] = max(plan.beside, 0.0) * share
     return rows
 
 

@@ -12,9 +12,9 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.operators.backward import backward_of
-from perfmodel.operators.layers import Call, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.emit import part_of, resource_of, uncovered
-from perfmodel.phases.serving import SAMPLED_LOGIT_BYTES, settle_passes
+from perfmodel.phases.serving import settle_passes
 from perfmodel.phases.settle_training import settle_training
 from perfmodel.techniques.settled import Plan, Settled
 
@@ -146,7 +146,12 @@ def _serving_calls(s: Settled, machine: Machine) -> list[tuple[Call, float]]:
     """Calls of one pass through every layer, and how often each is run."""
     counted = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
     layers = [(c, c.share * s.layers) for c in counted]
-    head = head_calls(s.architecture, s.sizes, rows=s.sizes.sequences, logit_bytes=SAMPLED_LOGIT_BYTES)
+    head = head_calls(
+        s.architecture,
+        s.sizes,
+        rows=s.sizes.tokens if s.sizes.decode else s.sizes.sequences,
+        logit_bytes=SAMPLED_LOGIT_BYTES,
+    )
     return [*layers, *((c, 1.0) for c in [*embedding_calls(s.architecture, s.sizes), *head])]
 
 

@@ -28,18 +28,23 @@ from perfmodel.specs.architecture import (
 
 __all__ = [
     "DECODE_OPERATORS",
+    "SAMPLED_LOGIT_BYTES",
     "Call",
     "Sizes",
     "active_experts",
     "embedding_calls",
     "head_calls",
     "layer_calls",
+    "product_call",
     "row_products",
 ]
 
 
 DECODE_OPERATORS = frozenset({"decode_attention", "latent_decode"})
 """Operator classes of attention to a long cache: what an engine beside the accelerator may take over."""
+
+SAMPLED_LOGIT_BYTES = 8.0
+"""Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
 
 
 class Call(NamedTuple):
@@ -114,7 +119,7 @@ def _stream(work: Work, region: str = "layer") -> Call:
     return Call("elementwise", work, 1.0, region, "elementwise")
 
 
-def _product(linear: Linear, tokens: Scalar, s: Sizes, component: str, name: str = "matrix multiply") -> Call:
+def product_call(linear: Linear, tokens: Scalar, s: Sizes, component: str, name: str = "matrix multiply") -> Call:
     """GEMM of one matrix on one rank, cut by columns, rows or not at all."""
     weight_bytes, format, kernels = s.stored(component)
     n = linear.n / s.weight_split if linear.shard == "column" else linear.n
@@ -131,12 +136,12 @@ def row_products(architecture: Architecture, s: Sizes) -> list[Call]:
         share = run.count / architecture.layers
         for part in (run.layer.mixer, run.layer.ffn):
             linears = () if part is None else part.linears
-            calls += [_product(m, s.tokens, s, "mlp")._replace(share=share) for m in linears if m.shard == "row"]
+            calls += [product_call(m, s.tokens, s, "mlp")._replace(share=share) for m in linears if m.shard == "row"]
     return calls
 
 
 def _products(linears: tuple[Linear, ...], s: Sizes, component: str) -> list[Call]:
-    return [_product(linear, s.tokens, s, component) for linear in linears]
+    return [product_call(linear, s.tokens, s, component) for linear in linears]
 
 
 def _attention(a: Attention, s: Sizes) -> list[Call]:
@@ -302,7 +307,7 @@ def _moe(f: Moe, s: Sizes) -> list[Call]:
     """
     calls = []
     for linear in f.linears:
-        calls.append(_product(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
+        calls.append(product_call(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
     everywhere, ranks = s.tokens * s.expert_split, s.expert_split * s.expert_tensor
     presented = everywhere * (1.0 - (1.0 - 1.0 / ranks) ** f.top_k)  # those with an expert on this rank
     arriving = s.tokens * f.top_k / s.expert_tensor * s.imbalance
@@ -331,5 +336,5 @@ def head_calls(architecture: Architecture, s: Sizes, *, rows: Scalar, logit_byte
     linear = Linear("head", architecture.hidden, architecture.vocab)
     norm = streaming.norm(s.tokens / s.sequence_split, architecture.hidden, element_bytes=s.element_bytes)
     loss = streaming.cross_entropy(rows, architecture.vocab / s.weight_split, logit_bytes=logit_bytes)
-    head = _product(linear, rows, s, "head", "output head")
+    head = product_call(linear, rows, s, "head", "output head")
     return [_stream(norm), head, _stream(loss)]

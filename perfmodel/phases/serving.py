@@ -12,7 +12,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
-from perfmodel.operators.layers import Call, Sizes, embedding_calls, head_calls, layer_calls
+from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import cache_bytes, layer_parameters
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
@@ -39,8 +39,6 @@ __all__ = [
     "weight_format",
 ]
 
-SAMPLED_LOGIT_BYTES = 8.0
-"""Traffic of softmax and sampling per logit: 16-bit write, fp32 read and write; assumed [B]."""
 IN_PASSES = ("launch_per_operation", "elementwise_scale")
 """Constants of a framework that the terms of a pass depend on."""
 UNQUANTISED = frozenset({"router", "head", "embedding", "norms"})
@@ -206,7 +204,7 @@ def pass_terms(
     Parameters
     ----------
     s, machine, framework : the settled pass, and what it runs on.
-    rows : sequences that a token is sampled for; by default all of the pass.
+    rows : tokens whose logits are needed; by default one of every sequence, and all that a decode pass verifies.
     mixers : with what looks at other tokens (attention cores, recurrent scans), or only with the rest of the layers.
     on : engine that runs whole layers, cores and experts included; then of these alone.
     """
@@ -214,7 +212,7 @@ def pass_terms(
         elsewhere = call_terms(layer_calls(s.architecture, s.sizes), "layer", machine, on=on)
         return [term._replace(name=f"{term.name} on {on}") for term in elsewhere]
     calls = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
-    sampled = s.sizes.sequences if rows is None else rows
+    sampled = rows if rows is not None else s.sizes.tokens if s.sizes.decode else s.sizes.sequences
     head = head_calls(s.architecture, s.sizes, rows=sampled, logit_bytes=SAMPLED_LOGIT_BYTES)
     streams = framework.get("elementwise_scale", 1.0)
     kept = calls if mixers else [c for c in calls if not mixes_tokens(c)]

@@ -205,6 +205,7 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         "tpot_seconds": float(replica.tpot),
         "e2e_seconds": duration,
         "pass_seconds": float(replica.pass_seconds),
+        "tokens_per_pass": float(s.layout.tokens_per_pass),
         "tokens_per_second_per_user": 1.0 / float(replica.tpot),
         "output_tokens_per_second_per_device": per_device,
         "output_tokens_per_second": output * replicas,
@@ -236,6 +237,7 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         interval=_basis("not drawn"),
         quality=_published(s),
         constraints={n: float(r) for n, r in replica.ratios.items()},
+        gain=float(s.layout.tokens_per_pass),
         extra_terms={"prefill": term_rows(replica.prefill.exposed())},
         power=power,
     )

@@ -93,6 +93,7 @@ class EvaluatedPlan:
     interval : 80 % interval of ``seconds``.
     quality : published relative loss of quality, ``None`` when unknown.
     constraints : demand / limit by name; legal up to 1.
+    gain : tokens per sequence that the timed pass makes; 1 without speculation.
     extra_terms : terms of further passes (prefill), by name.
     power : average power by what draws it, of all devices with their nodes and the facility [kW].
     interruptions : failures and checkpoints of a training run; seconds, bytes, and shares of the expected time.
@@ -112,9 +113,15 @@ class EvaluatedPlan:
     interval: Interval
     quality: float | None = 0.0
     constraints: Mapping[str, float] | None = None
+    gain: float = 1.0
     extra_terms: Mapping[str, tuple[TermRow, ...]] | None = None
     power: Mapping[str, float] | None = None
     interruptions: Mapping[str, float] | None = None
+
+    @property
+    def beside(self) -> float:
+        """Seconds per step or token that the timed terms do not hold: prefills of other requests [s]."""
+        return self.seconds - self.timed_seconds / self.gain
 
     @property
     def legal(self) -> bool:

@@ -156,6 +156,8 @@ class ServingConstants(Spec):
     """Passes between two looks at the queue of new requests [1]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
+    host_per_draft: Duration = fact(0.0, "0 s")
+    """Host time per position that something drafts: preparing its inputs, sampling, a share of rejecting [s]."""
 
 
 def constants_stated(facts: Any) -> dict[str, float]:

@@ -241,6 +241,11 @@ class ServingWorkload(Spec):
     """Coefficient of variation of the load among the experts of a layer: 0 is perfect balance [1]."""
     concurrency: Count | None = None
     """Most requests in flight at the same time, over the whole machine."""
+    task: str | None = None
+    """What is asked for (chat, code, math, summary …): drafted tokens are accepted as published for it."""
+    acceptance: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Probability that a drafted token is accepted if those before it were, at every position, in place of published
+    rates [1]."""
 
     @model_validator(mode="after")
     def _prefix_fits(self) -> ServingWorkload:

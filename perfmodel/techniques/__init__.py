@@ -25,6 +25,7 @@ from perfmodel.techniques import (
     pipeline_parallel,
     recompute,
     sharding,
+    speculation,
     state_exchange,
     tensor_parallel,
     token_exchange,
@@ -62,6 +63,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     kv_policy.TECHNIQUE,
     cross_layer_kv.TECHNIQUE,
     decode_engine.TECHNIQUE,
+    speculation.TECHNIQUE,
 )
 
 

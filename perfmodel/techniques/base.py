@@ -150,6 +150,8 @@ class Technique(NamedTuple):
     by_name : it widens the search, or few have the software: searched only when asked for by name.
     describe : plan -> words, none to stay silent; without it, the columns away from neutral are listed.
     choice : column whose values may follow its name, as ``--use NAME=VALUE``.
+    assumes : plan, situation -> (what the plan takes for granted because of it, the flag that changes it).
+    pays_within : column up to some value of which it pays and beyond which it no longer does.
     undominated : values of its axis, situation -> those that no other of them beats or equals in time, memory and
         legality whatever the rest of the plan; the others need not be searched.
     """
@@ -169,4 +171,6 @@ class Technique(NamedTuple):
     by_name: bool = False
     describe: Callable[[Any], str] | None = None
     choice: str | None = None
+    assumes: Callable[[Any, Situation], Sequence[tuple[str, str]]] = _nothing
+    pays_within: str | None = None
     undominated: Callable[[tuple[tuple[Any, ...], ...], Situation], tuple[tuple[Any, ...], ...]] = _all

@@ -46,7 +46,8 @@ def scalar_training(name: str, machine: str, devices: int) -> Setting:
 
 
 def all_serving(name: str, machine: str) -> Setting:
-    return setting(name, machine, "chat", use=("packed_weights", "kv_policy"), changes={"shared_prefix": 512})
+    use = ("packed_weights", "kv_policy", "speculation=eagle")
+    return setting(name, machine, "chat", use=use, changes={"shared_prefix": 512, "acceptance": 0.7})
 
 
 UPDATE_TERMS = (
