@@ -86,6 +86,35 @@ def hierarchical_twice(network: Network, group: Group) -> Path:
     return _by_levels(network, group, 2.0, lambda joined: joined - 1.0)
 
 
+def overlapping(network: Network, group: Group) -> Path:
+    r"""Rings of all levels at the same time, piece by piece: a level carries what a domain lacks and no more.
+
+    .. math:: \sum_l (n_l-1)\alpha_l\quad\text{and}\quad\max_l (1 - m_{l-1}/n)/(m_{l-1} b_l e_l)
+
+    A single ring carries :math:`1 - 1/n` over every border instead. With one level both are the same.
+
+    References
+    ----------
+    .. [1] C. Wu et al. (HO-Ring), arXiv:2310.06003.
+    """
+    return _overlapping(network, group, 1.0)
+
+
+def overlapping_twice(network: Network, group: Group) -> Path:
+    """Scatter the sums, then gather them, along the rings of all levels."""
+    return _overlapping(network, group, 2.0)
+
+
+def _overlapping(network: Network, group: Group, rounds: float) -> Path:
+    latency: Scalar = 0.0
+    transfer: Scalar = 0.0
+    for level, below, members, reached in _crossings(network, group):
+        latency = latency + (members / below - 1.0) * level.latency
+        lacking = (1.0 - below / group.size) / (below * reached)
+        transfer = maximum(transfer, where(members > below, lacking, 0.0))
+    return _path(group, rounds * latency, rounds * transfer)
+
+
 def recursive(network: Network, group: Group) -> Path:
     r"""Recursive doubling, most data between near ranks: :math:`\sum_l \log_2(n_l)\,\alpha_l`.
 
@@ -216,6 +245,8 @@ PATHS: Mapping[str, Callable[[Network, Group], Path]] = {
     "ring_twice": ring_twice,
     "hierarchical": hierarchical,
     "hierarchical_twice": hierarchical_twice,
+    "overlapping": overlapping,
+    "overlapping_twice": overlapping_twice,
     "recursive": recursive,
     "recursive_twice": recursive_twice,
     "tree": tree,
@@ -231,10 +262,16 @@ PATHS: Mapping[str, Callable[[Network, Group], Path]] = {
 """Critical path and transfer by algorithm."""
 
 OPERATIONS: Mapping[str, Mapping[str, str]] = {
-    "all_gather": {"ring": "ring", "hierarchical": "hierarchical", "recursive": "recursive"},
+    "all_gather": {
+        "ring": "ring",
+        "hierarchical": "hierarchical",
+        "overlapping": "overlapping",
+        "recursive": "recursive",
+    },
     "all_reduce": {
         "ring": "ring_twice",
         "hierarchical": "hierarchical_twice",
+        "overlapping": "overlapping_twice",
         "recursive": "recursive_twice",
         "tree": "tree",
         "in_network": "in_network",
@@ -247,6 +284,7 @@ OPERATIONS: Mapping[str, Mapping[str, str]] = {
         "broadcast_tree": "broadcast_tree",
         "ring": "ring_twice",
         "hierarchical": "hierarchical_twice",
+        "overlapping": "overlapping_twice",
         "recursive": "recursive_twice",
     },
     "point_to_point": {"neighbour": "neighbour"},

@@ -50,8 +50,11 @@ def _named(
     network: Network, group: Group, operation: str, protocols: Mapping[str, tuple[Protocol, ...]]
 ) -> Iterator[tuple[str, tuple[Line, ...]]]:
     """Algorithm and protocol, and their lines."""
+    if network.overlapping and "ring" in protocols:
+        protocols = {**protocols, "overlapping": protocols["ring"]}
     for algorithm, name in OPERATIONS[operation].items():
-        if algorithm not in protocols or (network.ring_only and operation == "all_gather" and algorithm != "ring"):
+        along_rings = algorithm in ("ring", "overlapping")
+        if algorithm not in protocols or (network.ring_only and operation == "all_gather" and not along_rings):
             continue
         path = PATHS[name](network, group)
         for protocol in protocols[algorithm]:

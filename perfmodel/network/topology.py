@@ -55,13 +55,15 @@ class NetworkLevel(NamedTuple):
 class Network(NamedTuple):
     """Levels, nearest first; whether gathers go along rings only; the library that runs collectives on them.
 
-    ``sums`` is the network as another library sees it that may run all-reduces whose ranks share device links.
+    ``sums`` is the network as another library sees it that may run all-reduces whose ranks share device links;
+    ``overlapping`` rings run on all levels at the same time.
     """
 
     levels: tuple[NetworkLevel, ...]
     ring_only: bool = False
     library: Library | None = None
     sums: Network | None = None
+    overlapping: bool = False
 
     def in_job(self, share: float, *, ring_only: bool = False) -> Network:
         """The same network as a job's library uses it: ``share`` of the efficiency of collectives run alone."""

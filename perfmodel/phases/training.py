@@ -311,6 +311,7 @@ def evaluate_training(
     ring_only = framework.get("ring_only", 0.0) > 0.0
     network = network.in_job(framework.get("collective_share", 1.0), ring_only=ring_only)
     settled, ratios = check_training(x, techniques, situation, network, framework)
+    network = network._replace(overlapping=settled.layout.overlapping_rings)
     small, expand = collapse(settled.sizes)
     loaded, split = machine.under_load(), settled.layout.schedule is not None
     operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), loaded))

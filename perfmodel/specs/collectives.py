@@ -27,6 +27,7 @@ USUAL = "library "
 Algorithm = Literal[
     "ring",
     "hierarchical",
+    "overlapping",
     "recursive",
     "tree",
     "in_network",

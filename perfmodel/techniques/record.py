@@ -114,6 +114,8 @@ class Layout:
     """Share of the gradients that leave the device as soon as they are computed [1]."""
     activations_off: Scalar = total()
     """Share of the kept activations that wait for the backward pass in host memory [1]."""
+    overlapping_rings: bool = owner(False)
+    """Collectives that the library sends along a ring run on rings of all levels at the same time."""
     forward_passes: Scalar = product()
     """Forward passes over each micro-batch."""
     backward_passes: Scalar = least_of()

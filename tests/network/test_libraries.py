@@ -70,8 +70,33 @@ def test_one_level_makes_hierarchy_flat() -> None:
     network = Network((NetworkLevel("only", 64.0, 100e9, 2e-6, 0.8),))
     group = Group((16.0,))
     assert algorithms.hierarchical(network, group) == pytest.approx(algorithms.ring(network, group))
+    assert algorithms.overlapping(network, group) == pytest.approx(algorithms.ring(network, group))
     assert algorithms.hierarchical_twice(network, group) == pytest.approx(algorithms.ring_twice(network, group))
     assert algorithms.two_shot(network, group).transfer == pytest.approx(algorithms.ring_twice(network, group).transfer)
+
+
+@pytest.mark.parametrize(("machine", "library"), MACHINES)
+def test_rings_of_all_levels_respect_the_bounds_and_are_never_slower_than_without(machine: str, library: str) -> None:
+    single = build_network(system(machine).cluster, library)
+    network = single._replace(overlapping=True)
+    for ranks in counts(network):
+        group = nearest(network, ranks)
+        for size in (1e3, 1e6, 1e9):
+            for collective, bound in ((c.all_gather, bounds.all_gather_bound), (c.all_reduce, bounds.all_reduce_bound)):
+                time = collective(network, group, size)
+                assert bound(network, group, size) * (1 - 1e-12) <= time <= collective(single, group, size)
+
+
+def test_one_ring_carries_all_but_a_rank_over_every_border_rings_per_level_what_a_node_lacks() -> None:
+    network, group = (
+        Network((NetworkLevel("a", 8.0, 1e12, 0.0, 1.0), NetworkLevel("b", 64.0, 1e9, 0.0, 1.0))),
+        Group((8.0, 32.0)),
+    )
+    assert algorithms.ring(network, group).transfer == pytest.approx(31 / 32 / 8e9)
+    assert algorithms.overlapping(network, group).transfer == pytest.approx(24 / 32 / 8e9)
+    slow = network._replace(levels=tuple(level._replace(latency=1e-6) for level in network.levels))
+    assert algorithms.ring(slow, group).latency == pytest.approx(31e-6)
+    assert algorithms.overlapping(slow, group).latency == pytest.approx((7 + 3) * 1e-6)
 
 
 def test_shapes_of_algorithms() -> None:

@@ -1,10 +1,20 @@
-"""Best of the strategies that shard each state over nothing, the node or everything, against ZeRO-3."""
+"""Best of the strategies that shard each state over nothing, the node or all, against ZeRO-3; and rings per level."""
 
 from __future__ import annotations
 
 from perfmodel.calibration.claims.run import Run
+from perfmodel.machine.build import build_machine
+from perfmodel.network.build import build_network
+from perfmodel.network.collectives import all_reduce
+from perfmodel.network.library import Library, Protocol
+from perfmodel.network.topology import Group
+from perfmodel.specs.overrides import override
+from perfmodel.specs.system import load_system
 
-__all__ = ["speed_up"]
+__all__ = ["ring_gain", "speed_up"]
+
+SIZE = 1e9
+"""Bytes summed where bandwidth decides."""
 
 
 def speed_up(run: Run, model: str, devices: int) -> float:
@@ -18,3 +28,13 @@ def speed_up(run: Run, model: str, devices: int) -> float:
     if best is None or zero3 is None:
         return float("nan")
     return zero3.seconds / best.seconds
+
+
+def ring_gain(run: Run, nodes: int) -> float:
+    """Time of an all-reduce along one ring over that along rings of every level."""
+    system = override(load_system(str(run.asked().hw)), run.asked().changes)
+    per_node = float(build_machine(system).per_node)
+    single = build_network(system.cluster)._replace(library=Library("rings", {"ring": (Protocol(),)}))
+    group = Group((per_node, per_node * nodes))
+    both = all_reduce(single._replace(overlapping=True), group, SIZE)
+    return float(all_reduce(single, group, SIZE) / both)
