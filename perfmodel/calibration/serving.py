@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibration.serving_rows import ServingRow, Setup
+from perfmodel.calibration.serving_sources import sources
 from perfmodel.machine.build import Machine, build_machine
 from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
+from perfmodel.phases.serving import Passes, evaluate_passes
 from perfmodel.serving.offline import most_batch
+from perfmodel.serving.pools import Pools
 from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.specs.framework import ServingFramework, load_framework
 from perfmodel.specs.overrides import override
@@ -25,12 +28,32 @@ from perfmodel.specs.workload import Slo
 from perfmodel.techniques import techniques_for
 from perfmodel.techniques.base import Situation, Technique, Term
 
-__all__ = ["Block", "Prediction", "blocks", "framework_of", "predict", "stated_constants"]
+__all__ = ["Block", "Prediction", "blocks", "framework_of", "predict", "speculated", "stated_constants"]
 
 Array = NDArray[np.float64]
 Constants = Mapping[str, float]
+BALANCING = 6
+"""Rounds in which the batch of decode workers and the queue of prefill workers settle."""
 ROUNDS = 10.0
 """Requests of a client in one measurement; the first of all clients arrive at once (public benchmark scripts)."""
+
+
+DRAFTS = Technique(
+    name="drafts",
+    summary="passes check drafted tokens: runs of published tables that speculate without saying so",
+    source="one acceptance length, stated in serving_sources.yaml",
+    phases=frozenset({"serving"}),
+    neutral={"verified": 1.0, "accepted": 1.0},
+    layout=lambda x, situation: {"verify_tokens": x.verified, "tokens_per_pass": x.accepted},
+)
+"""What :func:`speculated` rows pin."""
+
+
+def speculated(row: ServingRow) -> ServingRow:
+    """The row as a run that drafts tokens, with the one length of ``serving_sources.yaml``."""
+    stated = sources().speculation
+    gained = stated.accepted / (1.0 + stated.draft_cost)
+    return replace(row, columns={**row.columns, "verified": 1.0 + stated.drafted, "accepted": gained})
 
 
 @dataclass(frozen=True)
@@ -55,7 +78,17 @@ class Block:
     framework: str
     family: str | None
     x: SimpleNamespace
+    prefill: Block | None = None
+    """Prefill workers of the same rows, where they are disaggregated."""
     memo: Memo[list[Term]] = field(default_factory=Memo)
+
+    def passes(self, constants: Constants, prompts: Array | float | None = None, **columns: Any) -> Passes:
+        """Passes of every row's plan with some columns changed, and so many prompts in a prefill pass of a rank."""
+        workload, x = self.situation.workload, SimpleNamespace(**{**vars(self.x), **columns})
+        if prompts is not None:
+            workload = SimpleNamespace(**{**vars(workload), "prompts_per_pass": prompts})
+        situation = self.situation._replace(workload=workload)
+        return evaluate_passes(x, self.techniques, situation, self.machine, self.network, constants, self.memo)
 
     def evaluate(self, constants: Constants) -> Replica:
         """The replica of every row under given framework constants."""
@@ -91,10 +124,10 @@ def _system(cluster: str, nodes: int) -> System:
 
 def blocks(rows: Sequence[ServingRow]) -> list[Block]:
     """Sort rows by setup and build what each needs."""
-    members: dict[tuple[Setup, str], list[int]] = {}
+    members: dict[tuple[Setup, str, bool], list[int]] = {}
     for i, row in enumerate(rows):
-        members.setdefault((row.setup, row.mode), []).append(i)
-    return [_block(setup, [rows[i] for i in order], order) for (setup, _), order in members.items()]
+        members.setdefault((row.setup, row.mode, "accepted" in row.columns), []).append(i)
+    return [_block(setup, [rows[i] for i in order], order) for (setup, *_), order in members.items()]
 
 
 def _devices(row: ServingRow) -> int:
@@ -102,12 +135,20 @@ def _devices(row: ServingRow) -> int:
 
 
 def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
+    """Block of rows with one setup and mode, that of their prefill workers inside where they have any."""
+    prefill = None
+    if rows[0].prefill is not None:
+        plans = [{**(row.prefill or {}), "batch": (row.prefill or {})["ep"]} for row in rows]
+        others = [replace(row, columns=x, prefill=None) for row, x in zip(rows, plans, strict=True)]
+        prefill = _block(setup, others, order)
     most = max(map(_devices, rows))
     per_node = load_system(setup.cluster).cluster.node.accelerator.count
     system = _system(setup.cluster, -(-most // per_node))
     framework = framework_of(setup.framework)
     machine = build_machine(system, framework.kernels, framework.covers)
     techniques = techniques_for("serving")
+    if "accepted" in rows[0].columns:
+        techniques = (*techniques, DRAFTS)
     columns: dict[str, Any] = {}
     for technique in techniques:
         for name, value in technique.neutral.items():
@@ -129,7 +170,8 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     network = build_network(system.cluster, sums=framework.all_reduce)
     x = SimpleNamespace(**columns)
     family = system.accelerator.family
-    return Block(tuple(rows), tuple(order), situation, machine, network, techniques, setup.framework, family, x)
+    head = (tuple(rows), tuple(order), situation, machine, network, techniques)
+    return Block(*head, setup.framework, family, x, prefill)
 
 
 def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] | None = None) -> Prediction:
@@ -145,9 +187,8 @@ def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] |
     found = Prediction(np.empty(count), np.empty(count), np.empty(count))
     for block in prepared:
         chosen = stated_constants(block) if constants is None else constants(block)
-        replica = block.evaluate(chosen)
         place = list(block.order)
-        predicted = _MODES[block.rows[0].mode](block, replica, chosen)
+        predicted = _MODES[block.rows[0].mode](block, chosen)
         for metric, value in zip(("tpot", "ttft", "throughput"), predicted, strict=True):
             getattr(found, metric)[place] = value
     return found
@@ -158,27 +199,46 @@ def stated_constants(block: Block) -> Constants:
     return framework_of(block.framework).on(block.family, block.machine.main.capacity)
 
 
-def _closed(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:
+def _closed(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     """Means over all requests of clients that send the next when one is answered, the first of all at once."""
-    del constants
+    replica = block.evaluate(constants)
     output, batch = block.situation.workload.output, block.x.batch
     first = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
     return replica.tpot, first, batch * output / (first + (output - 1.0) * replica.tpot)
 
 
-def _static(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:
+def _static(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     """All prompts of the batch in one pass, then decode passes of the whole batch."""
+    replica = block.evaluate(constants)
     output, batch = block.situation.workload.output, block.x.batch
     host = constants.get("host_per_iteration", 0.0) + constants.get("host_per_sequence", 0.0) * batch
     first = replica.prefill.elapsed() + host
     return replica.pass_seconds, first, batch * output / (first + output * replica.pass_seconds)
 
 
-def _offline(block: Block, replica: Replica, constants: Constants) -> tuple[Array, Array, Array]:
+def _offline(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     """Everything is queued: the batch is what the engine admits."""
-    x = SimpleNamespace(**{**vars(block.x), "batch": most_batch(replica, block.machine, constants)})
+    x = SimpleNamespace(**{**vars(block.x), "batch": most_batch(block.evaluate(constants), block.machine, constants)})
     full = evaluate_serving(x, block.techniques, block.situation, block.machine, block.network, constants)
     return full.tpot, full.ttft, x.batch / full.tpot
 
 
-_MODES = {"closed": _closed, "static": _static, "offline": _offline}
+def _pools(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+    """Prefill and decode workers apart: the decode batch is what Little's law leaves of the requests open."""
+    first = block.prefill
+    assert first is not None  # noqa: S101 - rows of this mode name both kinds of workers
+    output, clients = block.situation.workload.output, block.x.batch
+    workers = np.array([row.workers for row in block.rows]).T
+    prompts = np.maximum(np.floor(constants.get("chunk_tokens", 8192.0) / block.situation.workload.prompt), 1.0)
+    alone, full = first.passes(constants), first.passes(constants, prompts)
+    decoding = clients
+    for _ in range(BALANCING):
+        decode = block.passes(constants, batch=np.maximum(decoding / workers[1], block.x.ep))
+        pools = Pools(alone, full, prompts, decode, workers[0], workers[1], block.network, constants)
+        load = pools.under(clients)
+        decoding = 0.5 * (decoding + np.minimum(load.decoding, clients))
+    ttft = load.burst / ROUNDS + load.ttft * (1.0 - 1.0 / ROUNDS)
+    return load.tpot, ttft, clients * output / (ttft + (output - 1.0) * load.tpot)
+
+
+_MODES = {"pools": _pools, "closed": _closed, "static": _static, "offline": _offline}

@@ -18,7 +18,7 @@ from perfmodel.calibration.reports import errors_of
 from perfmodel.calibration.serving import Block, blocks, predict, stated_constants
 from perfmodel.calibration.serving_rows import ServingRow, serving_rows
 from perfmodel.calibration.serving_sources import sources
-from perfmodel.calibration.serving_validate import reader_of, set_aside
+from perfmodel.calibration.serving_validate import reader_of, set_aside, speculating
 from perfmodel.calibration.training_write import with_constants
 from perfmodel.specs.locate import find_framework
 
@@ -94,7 +94,7 @@ def _weights(rows: Sequence[ServingRow]) -> Array:
 def _told(rows: Sequence[ServingRow]) -> list[ServingRow]:
     """Rows that tell of the batch and the passes they say: neither queued nor speculating."""
     prepared = blocks(rows)
-    aside = set_aside(rows, "tpot", predict(prepared).tpot)
+    aside = set_aside(rows, "tpot", speculating(rows, predict(prepared).tpot))
     return [row for i, row in enumerate(rows) if i not in aside and "tpot" in row.measured]
 
 
@@ -168,7 +168,8 @@ def fit_serving(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()) -
     folder : where the framework files are written, under their names.
     only : frameworks to fit; all of them by default.
     """
-    rows = [row for path in paths for row in serving_rows(path, reader_of(path))[0] if row.mode != "offline"]
+    everything = [row for path in paths for row in serving_rows(path, reader_of(path))[0]]
+    rows = [row for row in everything if row.mode in ("closed", "static")]
     found = []
     for entry in sources().fits:
         own = told_apart([r for r in rows if r.setup.framework == entry.framework])

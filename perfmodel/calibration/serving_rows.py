@@ -19,6 +19,8 @@ HEADER = frozenset({"ttft_ms", "tpot_ms", "isl", "osl", "concurrency", "attentio
 """Columns by which a table of closed-loop serving runs is recognised."""
 MILLI = 1e-3
 METRICS = ("tpot", "ttft", "throughput")
+NARROWEST = 128.0
+"""Columns of an expert's slice that quantised kernels work on: recorded degrees that leave less count a deployment."""
 NODE = 8
 """Devices of one server: recorded layouts of a single replica do not exceed it outside rack-scale systems."""
 
@@ -62,6 +64,11 @@ class ServingRow:
     """How requests arrive: ``closed`` loop, ``static`` batch, or all at once to be served ``offline``."""
     drafts: bool = False
     """The model was released with a head that drafts tokens."""
+    prefill: Mapping[str, float] | None = None
+    """Plan columns of a prefill worker where workers are disaggregated: ``columns`` are then those of a decode worker,
+    their batch all requests that clients have open."""
+    workers: tuple[float, float] = (0.0, 1.0)
+    """Prefill and decode workers."""
 
 
 def number(row: Mapping[str, str], name: str) -> float:
@@ -97,7 +104,11 @@ def layout_of(row: Mapping[str, str], architecture: Architecture) -> dict[str, f
     tp, pp = max(1.0, number(row, "tp_size")), max(1.0, number(row, "pp_size"))
     experts = _moe(architecture)
     width, split = max(1.0, number(row, "moe_tp_size")), max(1.0, number(row, "moe_ep_size"))
-    data = number(row, "attention_dp_size") or _attention_data(row, tp, width * split if experts else 1.0)
+    data = number(row, "attention_dp_size")
+    shared = _batches(row)
+    if not data and shared > 1.0 and tp % shared == 0.0:
+        tp, data = tp / shared, shared
+    data = data or _attention_data(row, tp, width * split if experts else 1.0)
     named = re.search(r"_tp(\d+)(?:_0)?_ep(\d+)(?:_|$)", row.get("id", ""))
     if named and experts:
         tp, data, split = _named(float(named[1]), float(named[2]), tp, data)
@@ -106,7 +117,8 @@ def layout_of(row: Mapping[str, str], architecture: Architecture) -> dict[str, f
     elif tp * data > NODE and tp * data == width * split and width == split:
         tp, data = (width, 1.0) if tp > 1 else (1.0, width)
     heads = [r.layer.mixer.heads for r in architecture.runs if isinstance(r.layer.mixer, (Attention, LatentAttention))]
-    if any(h % tp for h in heads):
+    slices = min((r.layer.ffn.width for r in architecture.runs if isinstance(r.layer.ffn, Moe)), default=0) / width
+    if any(h % tp for h in heads) or (tp > NODE and experts and slices < NARROWEST):
         raise Unpredictable("the recorded tensor ranks do not divide the heads: they count a whole deployment")
     ranks = tp * data
     split = min(split, ranks) if experts else 1.0
@@ -114,8 +126,14 @@ def layout_of(row: Mapping[str, str], architecture: Architecture) -> dict[str, f
 
 
 def _attention_data(row: Mapping[str, str], tp: float, ranks: float) -> float:
-    """Attention data ranks where none are recorded: ranks of the experts over those of attention."""
+    """Attention data ranks where nothing is recorded: ranks of the experts over those of attention."""
     return ranks / tp if ranks > tp and ranks % tp == 0 else 1.0
+
+
+def _batches(row: Mapping[str, str]) -> float:
+    """Batches that share the requests of the clients: data ranks of a replica, or replicas."""
+    each = number(row, "batch_size")
+    return number(row, "concurrency") / each if each else 1.0
 
 
 def _named(devices: float, experts: float, tp: float, data: float) -> tuple[float, float, float]:
@@ -133,17 +151,24 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
     Unpredictable
         With the reason why there is no prediction.
     """
-    if row.get("mode") == "disagg":
-        raise Unpredictable("disaggregated: prefill and decode workers")
     architecture = model_of(row)
-    layout = layout_of(row, architecture)
+    pools = row.get("mode") == "disagg"
+    workers = _workers(row) if pools else (0.0, 1.0)
+    layout = layout_of(_worker(row, "decode") if pools else row, architecture)
+    prefill = layout_of(_worker(row, "prefill"), architecture) if pools else None
     data = layout.pop("data")
     batch = number(row, "concurrency") or number(row, "batch_size") * data
+    if not pools and number(row, "attention_dp_size") == data == 1.0:
+        batch /= max(1.0, _batches(row))  # replicas share the clients
+    devices = workers[1] * _ranks(layout) + (workers[0] * _ranks(prefill) if prefill else 0.0)
     prompt, output = number(row, "isl"), number(row, "osl")
     if batch < 1 or prompt < 1 or output < 2:
         raise Unpredictable("the concurrency or the lengths are not stated")
     setup = Setup(
-        architecture, cluster_of(row.get("system", "")), framework_of(row.get("framework", "")), cache_format(row)
+        architecture,
+        cluster_of(row.get("system", ""), int(devices) if pools else 2),
+        framework_of(row.get("framework", "")),
+        cache_format(row),
     )
     names = ("framework", "backend_version", "model", "precision", "system", "measured_date")
     return ServingRow(
@@ -159,7 +184,28 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         columns={**layout, "batch": max(batch, data)},
         measured=_measured(row, batch, output),
         drafts=bool(re.search(sources().drafts, row.get("model", ""), re.IGNORECASE)),
+        mode="pools" if pools else "closed",
+        prefill=None if prefill is None else {n: v for n, v in prefill.items() if n != "data"},
+        workers=workers,
     )
+
+
+def _worker(row: Mapping[str, str], pool: str) -> dict[str, str]:
+    """A row that says of a replica what the given one says of a worker; its identifier tells nothing of workers."""
+    own = {name.removeprefix(f"{pool}_"): value for name, value in row.items() if name.startswith(f"{pool}_")}
+    return {**row, **own, "id": ""}
+
+
+def _workers(row: Mapping[str, str]) -> tuple[float, float]:
+    """Prefill and decode workers of a disaggregated deployment."""
+    found = number(row, "prefill_num_workers"), number(row, "decode_num_workers")
+    if min(found) < 1.0:
+        raise Unpredictable("disaggregated, and the numbers of workers are not recorded: any batch is possible")
+    return found
+
+
+def _ranks(layout: Mapping[str, float]) -> float:
+    return layout["tp"] * layout["ep"] * layout["pp"]
 
 
 def _measured(row: Mapping[str, str], batch: float, output: float) -> dict[str, float]:

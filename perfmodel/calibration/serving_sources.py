@@ -73,6 +73,18 @@ class WeightEntry(Spec):
     why: str
 
 
+class SpeculationEntry(Spec):
+    """How runs speculate that do not say so."""
+
+    drafted: int
+    """Tokens drafted per pass and sequence."""
+    accepted: float
+    """Tokens that a sequence gains per pass."""
+    draft_cost: float
+    """What drafting adds to a pass, relative."""
+    why: str
+
+
 class FitEntry(Spec):
     """Constants of a framework that closed-loop runs can tell."""
 
@@ -91,6 +103,7 @@ class Sources(Spec):
     weights: tuple[WeightEntry, ...]
     drafts: str
     """Models released with a head that drafts tokens."""
+    speculation: SpeculationEntry
     fits: tuple[FitEntry, ...]
 
 

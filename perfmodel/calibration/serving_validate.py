@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import header_of
-from perfmodel.calibration.serving import Block, Constants, Prediction, blocks, framework_of, predict
+from perfmodel.calibration.serving import Block, Constants, Prediction, blocks, framework_of, predict, speculated
 from perfmodel.calibration.serving_memory import LEDGER, ledger_reports
 from perfmodel.calibration.serving_replays import REPLAYED, REPLAYS, replay_reports
 from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, read_row, serving_rows
@@ -24,8 +24,11 @@ Head = tuple[str, str, str, str, str, str, str]
 _WORST = 3
 _RUNNING = 0.6
 """Share of the clients' requests that must run at the same time for a row to tell of that batch."""
-_SPECULATING = 0.75
-"""Median of measured over predicted time per token of a cohort below which it must have speculated."""
+_SPECULATING = (0.3, 0.75)
+"""Median of measured over predicted time per token of a cohort between which it must have speculated: below, no usual
+length of accepted drafts explains it."""
+_COHORT = 4
+"""Rows of a cohort that tell whether it speculates."""
 SPECULATED = "the cohort speculates without saying so: faster than its kernels, and its model has a draft head"
 QUEUED = "the server ran fewer requests than the clients had open (Little's law): another batch"
 
@@ -60,7 +63,11 @@ def serving_reports(files: Sequence[Path], constants: Callable[[Block], Constant
             reports += replay_reports(path, header)
             continue
         rows, skipped = serving_rows(path, reader_of(path))
-        reports += _of_file(str(path), rows, predict(blocks(rows), constants), skipped)
+        made = predict(blocks(rows), constants)
+        drafting = speculating(rows, made.tpot)
+        reports += _of_file(str(path), rows, made, skipped, drafting)
+        again = [speculated(rows[i]) for i in drafting]
+        reports += _of_file(str(path), again, predict(blocks(again), constants), {})
     return reports
 
 
@@ -72,16 +79,16 @@ def running_share(row: ServingRow) -> float:
     return tpot * row.output / (ttft + tpot * row.output)
 
 
-def set_aside(rows: Sequence[ServingRow], metric: str, tpot: Array | None = None) -> dict[int, str]:
+def set_aside(rows: Sequence[ServingRow], metric: str, drafting: Sequence[int] = ()) -> dict[int, str]:
     """Rows whose measurement is of something else than the row says, by place, with the physical reason.
 
     Parameters
     ----------
     rows : runs.
     metric : what is compared.
-    tpot : predicted times per token, from which cohorts that speculate are told; without it none are [s].
+    drafting : places of rows whose cohorts speculate.
     """
-    found = dict.fromkeys(speculating(rows, tpot), SPECULATED) if tpot is not None else {}
+    found = dict.fromkeys(drafting, SPECULATED)
     if metric != "throughput":
         found |= {i: QUEUED for i, row in enumerate(rows) if row.mode == "closed" and running_share(row) < _RUNNING}
     return found
@@ -93,8 +100,10 @@ def speculating(rows: Sequence[ServingRow], tpot: Array) -> list[int]:
     for i, row in enumerate(rows):
         if "tpot" in row.measured and row.drafts:
             cohorts.setdefault(row.cohort, []).append(i)
+    low, high = _SPECULATING
     ratio = {c: np.median([rows[i].measured["tpot"] / tpot[i] for i in own]) for c, own in cohorts.items()}
-    return [i for cohort, own in cohorts.items() if ratio[cohort] < _SPECULATING for i in own]
+    found = [own for cohort, own in cohorts.items() if low < ratio[cohort] < high and len(own) >= _COHORT]
+    return [i for own in found for i in own]
 
 
 def _of_file(
@@ -102,10 +111,12 @@ def _of_file(
     rows: Sequence[ServingRow],
     made: Prediction,
     skipped: Mapping[tuple[str, str, str, str], Mapping[str, int]],
+    drafting: Sequence[int] = (),
 ) -> list[GroupReport]:
     groups: dict[tuple[str, str, str, str], list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault((row.origin, row.framework, row.device, row.dtype), []).append(i)
+        groups.setdefault((row.origin, row.framework + _kind(row), row.device, row.dtype), []).append(i)
+    flagged = set(drafting)
     reports = []
     for key in sorted({*groups, *skipped}):
         origin, framework, device, dtype = key
@@ -116,8 +127,14 @@ def _of_file(
             predicted = getattr(made, metric)[members]
             if own and not any(metric in row.measured for row in own):
                 continue
-            reports.append(_report(head, own, predicted, reasons, set_aside(own, metric, made.tpot[members])))
+            aside = set_aside(own, metric, [place for place, i in enumerate(members) if i in flagged])
+            reports.append(_report(head, own, predicted, reasons, aside))
     return reports
+
+
+def _kind(row: ServingRow) -> str:
+    """What is told beside the framework: deployments of other kinds are groups of their own."""
+    return ", disaggregated" if row.mode == "pools" else ", speculating" if "accepted" in row.columns else ""
 
 
 def _report(

@@ -118,3 +118,45 @@ def test_static_batches_and_offline_rates_are_read(tmp_path: Path) -> None:
     rate = reports_of(tmp_path / "o.csv", OFFLINE, wide)["throughput"]
     assert rate is not None
     assert rate < 0.4
+
+
+def test_disaggregated_rows_need_their_workers(tmp_path: Path) -> None:
+    """With both pools recorded a deployment is predicted as a group of its own; without, any batch is possible."""
+    pools = {
+        "prefill_num_workers": 2, "prefill_tp_size": 4, "prefill_moe_tp_size": 4, "decode_num_workers": 3,
+        "decode_tp_size": 8, "decode_moe_ep_size": 8, "decode_moe_tp_size": 1,
+    }  # fmt: skip
+    head = [*COLUMNS, *pools]
+    given = row(model=EXPERTS, mode="disagg", tp_size="", moe_tp_size="", moe_ep_size="", concurrency=96)
+    rows = [{**given, **{n: str(v) for n, v in pools.items()}}, {**given, **dict.fromkeys(pools, "")}]
+    path = tmp_path / "pools.csv"
+    path.write_text("\n".join([",".join(head), *(",".join(r[c] for c in head) for r in rows)]) + "\n")
+    reports = {(r.framework, r.metric): r for r in serving_reports([path])}
+    found = reports["vllm, disaggregated", "tpot"]
+    assert found.predicted == 1
+    assert found.worst[0].sizes["tp"] == 8
+    assert any("workers" in reason for reason in reports["vllm", "tpot"].skipped)
+
+
+def test_data_ranks_are_told_by_the_batches_that_share_the_clients() -> None:
+    """Where nothing is recorded, eight batches are eight data ranks; degrees without kernels are none."""
+    shared = layout(
+        id="x", tp_size=8, attention_dp_size="", moe_tp_size=1, moe_ep_size=8, concurrency=448, batch_size=56
+    )
+    assert (shared["tp"], shared["ep"]) == (1, 8)
+    with pytest.raises(Unpredictable, match="deployment"):
+        layout(id="x", tp_size=64, moe_tp_size=64)
+
+
+def test_cohorts_that_speculate_are_predicted_with_one_stated_length(tmp_path: Path) -> None:
+    """Four runs at 0.6 of what kernels allow, of a model with a draft head: set aside, and a group of their own."""
+    runs = [row(model=EXPERTS, precision="fp8", tp_size=8, moe_tp_size=8, id="a_tp8_ep1_1", concurrency=c, batch_size=c)
+            for c in (4, 8, 16, 32)]  # fmt: skip
+    first = {r.metric: r for r in serving_reports([table(tmp_path / "a.csv", *runs)])}["tpot"]
+    assert first.subsets["all rows"]["rows"] == 4
+    predicted = {w.line: w.predicted for w in first.worst}
+    mean = sum(predicted.values()) / len(predicted)
+    fast = [{**r, "tpot_ms": str(600.0 * mean)} for r in runs]
+    found = {(r.framework, r.metric): r for r in serving_reports([table(tmp_path / "b.csv", *fast)])}
+    assert found["vllm", "tpot"].predicted == 0
+    assert found["vllm, speculating", "tpot"].predicted == 4
