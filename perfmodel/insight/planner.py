@@ -15,6 +15,7 @@ from perfmodel.insight.notes import EFFICIENT, assumptions, provenance
 from perfmodel.insight.setting import Question, Setting, make_setting
 from perfmodel.insight.whynot import nearest_rejected, what_would_do
 from perfmodel.solver.evaluate import evaluate_plan
+from perfmodel.solver.placement import placed_exactly
 from perfmodel.solver.problems import ServingProblem
 from perfmodel.solver.result import Answer, Certificate, EvaluatedPlan, ParetoPoint, Rival, ScalingRow
 from perfmodel.solver.search import Candidate, Outcome, search
@@ -30,6 +31,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     """Search and explain."""
     started = time.perf_counter()
     outcome = search(setting.space, setting.problem, progress=progress)
+    placement = placed_exactly(setting.problem, setting.space, outcome)
     elapsed = time.perf_counter() - started
     chosen = _choose(setting, outcome)
     if chosen is None:
@@ -47,7 +49,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     )
     gap = candidates[1].score / candidates[0].score - 1.0 if len(candidates) > 1 else None
     certificate = _certificate(setting, outcome, elapsed, gap)._replace(
-        win_probability=draws.win_probability, regret=draws.regret
+        win_probability=draws.win_probability, regret=draws.regret, placement=placement
     )
     return Answer(
         phase=setting.phase,
@@ -78,7 +80,7 @@ def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:
     return outcome.by_devices[max(n for n, e in efficiency.items() if e >= EFFICIENT * most)]
 
 
-TELLING = ("devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "recompute")
+TELLING = ("devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "offload", "recompute")
 """Columns in which two plans must differ to be listed side by side."""
 
 
@@ -88,11 +90,7 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     seen: set[tuple[Any, ...]] = set()
     for candidate in candidates:
         x = vars(candidate.plan)
-        key = tuple(
-            (n, x[n])
-            for n in ("devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "recompute")
-            if n in x
-        )
+        key = tuple((n, x[n]) for n in TELLING if n in x)
         tied = any(abs(candidate.score / k.score - 1.0) < 1e-9 for k in kept)
         if key not in seen and not tied:
             seen.add(key)

@@ -8,13 +8,17 @@ from typing import Any
 from perfmodel.errors import PerfmodelError
 from perfmodel.insight.setting import Setting, make_setting
 from perfmodel.solver.evaluate import evaluate_plan
+from perfmodel.solver.placement import placed_exactly
 from perfmodel.solver.result import Rejected
 from perfmodel.solver.search import Candidate, NearMiss, Outcome, search
+from perfmodel.specs.workload import revise
 from perfmodel.techniques.settled import Plan
 from perfmodel.units import format_seconds
 
 __all__ = ["nearest_rejected", "what_would_do"]
 
+LIMITS = ("slo.ttft", "slo.tpot", "slo.e2e")
+LIMITS = ("slo.ttft", "slo.tpot", "slo.e2e")
 SAVERS: tuple[tuple[str, dict[str, float]], ...] = (
     ("full recomputation", {"recompute": 2.0}),
     ("the optimizer on the host", {"optimizer_host": 1.0}),
@@ -85,16 +89,29 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
         tried.append(("more devices: --devices", replace(question, devices=None, pinned=_without(question.pinned))))
     if question.max_quality_loss is None:
         tried.append(("weights or wires in fewer bits: --max-quality-loss", replace(question, max_quality_loss=1.0)))
+    asked = [(words, other, setting.workload) for words, other in tried]
+    if setting.workload.kind == "serving" and any(v for _, v in setting.workload.slo):
+        asked.append(("no latency limits", question, revise(setting.workload, dict.fromkeys(LIMITS))))
     found = []
-    for words, other in tried:
+    for words, other, workload in asked:
         try:
-            retry = make_setting(setting.model, setting.system, setting.workload, setting.framework, other)
+            retry = make_setting(setting.model, setting.system, workload, setting.framework, other)
         except PerfmodelError:
             continue
         outcome = search(retry.space, retry.problem)
+        placed_exactly(retry.problem, retry.space, outcome)
         if outcome.best:
             found.append(_offer(words, retry, outcome))
     return tuple(found)
+
+
+def _unlimited(words: str, retry: Setting, outcome: Outcome) -> str:
+    """The quickest plan without limits, in words that say what limits it would meet."""
+    known = [*outcome.front, *(c for found in outcome.by_devices.values() for c in found)]
+    quickest = min(known, key=lambda c: c.seconds)
+    plan = evaluate_plan(retry.problem, quickest.plan)
+    ttft, tpot = (format_seconds(float(plan.metrics[n] or 0.0)) for n in ("ttft_seconds", "tpot_seconds"))
+    return f"{words}: TTFT {ttft} and TPOT {tpot} at best{', ' if plan.summary else ''}{', '.join(plan.summary)}"
 
 
 def _without(pinned: Any) -> dict[str, Any]:
@@ -104,6 +121,8 @@ def _without(pinned: Any) -> dict[str, Any]:
 def _offer(words: str, retry: Setting, outcome: Outcome) -> str:
     if words.startswith("more devices"):
         return f"{words} {min(outcome.by_devices)} or more"
+    if words.startswith("no latency"):
+        return _unlimited(words, retry, outcome)
     plan = evaluate_plan(retry.problem, outcome.best[0].plan)
     loss = "unknown" if plan.quality is None else f"{plan.quality:.1%}"
     return f"{words} {plan.quality or 0.0:.3f} (published loss {loss}): {', '.join(plan.summary)}"

@@ -49,6 +49,10 @@ class Node(Protocol):
         """Rows whose exposed seconds sum to ``elapsed`` (numbers only)."""
         ...
 
+    def bound(self) -> Seconds:
+        """No implementation is quicker: the bounds of the terms, lanes perfectly side by side [s]."""
+        ...
+
     def use(self) -> Use:
         """Seconds for which compute units, memory and links are busy, hidden or not [s]."""
         ...
@@ -86,6 +90,10 @@ class Serial:
         """All rows of the children."""
         return [row for c in self.children for row in c.exposed()]
 
+    def bound(self) -> Seconds:
+        """Sum of the children [s]."""
+        return add_up([c.bound() for c in self.children])
+
     def use(self) -> Use:
         """Sum of the children [s]."""
         return reduce(Use.plus, (c.use() for c in self.children), Use())
@@ -110,6 +118,10 @@ class Times:
         """Rows of the child, scaled."""
         return [row.scaled(self.count) for row in self.child.exposed()]
 
+    def bound(self) -> Seconds:
+        """``count`` times the child [s]."""
+        return self.count * self.child.bound()
+
     def use(self) -> Use:
         """``count`` times the child [s]."""
         return self.child.use().scaled(self.count)
@@ -132,6 +144,10 @@ class Longest:
     def exposed(self) -> list[Exposure]:
         """Rows of the slowest child."""
         return max(self.children, key=lambda c: c.elapsed()).exposed()
+
+    def bound(self) -> Seconds:
+        """Largest of the children [s]."""
+        return maximum(*(c.bound() for c in self.children))
 
     def use(self) -> Use:
         """Use of the slowest child [s]."""
@@ -157,6 +173,10 @@ class Idle:
     def exposed(self) -> list[Exposure]:
         """One row on resource ``idle``."""
         return [Exposure(self.name, "idle", self.seconds, 0.0)]
+
+    def bound(self) -> Seconds:
+        """Nothing has to wait."""
+        return 0.0
 
     def use(self) -> Use:
         """Nothing is busy."""
@@ -221,11 +241,16 @@ class Slot:
     def _device(self) -> Seconds:
         """Wall time if the host were never late [s]."""
         lanes = {name: lane for name, lane in self._lanes.items() if name not in self._host()}
+        paths = self.paths()
+        return paths[0] if len(paths) == 1 else maximum(*paths) + self._slowdown(lanes)
+
+    def paths(self) -> tuple[Seconds, ...]:
+        """What the wall time is the longest of, but for interference: lanes, shared resources, one item in turn [s]."""
+        lanes = {name: lane for name, lane in self._lanes.items() if name not in self._host()}
         if len(lanes) == 1:
-            return self.items * lanes["main"]
+            return (self.items * lanes["main"],)
         serial = add_up([t.seconds for t in self.terms if not t.prefetch])
-        longest = maximum(*(self.items * lane for lane in (*lanes.values(), *self._shared())), serial)
-        return longest + self._slowdown(lanes)
+        return (*(self.items * lane for lane in (*lanes.values(), *self._shared())), serial)
 
     def _slowdown(self, lanes: dict[str, Scalar]) -> Scalar:
         """Hidden communication takes compute units and bandwidth from the main lane; host launches do not."""
@@ -259,6 +284,14 @@ class Slot:
         if slowdown:
             rows.append(Exposure("overlap interference", "main", slowdown, 0.0))
         return rows
+
+    def bound(self) -> Seconds:
+        """The longest lane of bounds, or one item through those that wait for each other [s]."""
+        lanes: dict[str, list[Scalar]] = {"main": []}
+        for term in self.terms:
+            lanes.setdefault(term.lane, []).append(term.bound)
+        serial = add_up([t.bound for t in self.terms if not t.prefetch])
+        return maximum(serial, *(self.items * add_up(found) for found in lanes.values()))
 
     def use(self) -> Use:
         """What its terms use, once per item [s]."""
@@ -296,6 +329,10 @@ class Beside:
         busy, out = self._busy(), self.elapsed()
         share = out / busy if busy else 0.0
         return [Exposure(t.name, t.resource, t.seconds * share, t.seconds, t.bound) for t in self.terms]
+
+    def bound(self) -> Seconds:
+        """All of it may hide [s]."""
+        return 0.0
 
     def use(self) -> Use:
         """What its terms use [s]."""

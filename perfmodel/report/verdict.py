@@ -17,7 +17,7 @@ from perfmodel.report.words import (
     spaced,
     techniques_text,
 )
-from perfmodel.solver.result import Answer, EvaluatedPlan, LengthGroups, Rejected, Rival
+from perfmodel.solver.result import Answer, EvaluatedPlan, LengthGroups, Placement, Rejected, Rival
 from perfmodel.specs.workload import ServingWorkload, TrainingWorkload
 from perfmodel.units import format_bytes, format_count, format_number, format_rate, format_seconds
 
@@ -315,6 +315,18 @@ def search_sentence(found: Answer) -> str:
     if c.rejected and c.candidates:
         said = ", ".join(f"{n} {percent(k / c.candidates)}" for n, k in list(c.rejected.items())[:3])
         text += f"; rejected, overlapping: {said}"
+    if c.placement is not None:
+        text += f"; {placement_text(c.placement)}"
+    return text
+
+
+def placement_text(found: Placement) -> str:
+    """How the shares over memories and engines were found, and what proves them."""
+    gap = found.pass_seconds / found.dual_seconds - 1.0
+    proof = "the optimum by its dual bound" if abs(gap) < 1e-4 else f"{percent(gap, 1)} over the dual bound of the pass"
+    text = f"shares solved in {found.programmes} linear programmes, {proof}"
+    if found.grid_seconds == found.grid_seconds:
+        text += f" (best on the grid: {format_seconds(found.grid_seconds)} per pass)"
     return text
 
 

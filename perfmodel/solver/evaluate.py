@@ -258,4 +258,4 @@ def _kv_capacity(replica: Replica, tiers: Mapping[str, float]) -> float:
 
 def _pass_bound(replica: Replica) -> float:
     """Bound of one decode pass: products at peak and compulsory bytes at full bandwidth, nothing exposed [s]."""
-    return sum(row.bound for row in replica.decode.exposed())
+    return float(replica.decode.bound())

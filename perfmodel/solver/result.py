@@ -14,6 +14,7 @@ __all__ = [
     "Interval",
     "LedgerLine",
     "ParetoPoint",
+    "Placement",
     "Rejected",
     "Rival",
     "ScalingRow",
@@ -166,6 +167,23 @@ class ParetoPoint(NamedTuple):
     plan: Mapping[str, Any]
 
 
+class Placement(NamedTuple):
+    """What solving for the shares found.
+
+    Parameters
+    ----------
+    programmes : linear programmes solved, one for every choice of the other columns that was tried.
+    grid_seconds : decode pass of the best plan on the grid of shares; NaN where the grid holds no legal plan [s].
+    pass_seconds : decode pass of the plan chosen [s].
+    dual_seconds : no shares make a decode pass of its other columns quicker [s].
+    """
+
+    programmes: int
+    grid_seconds: float
+    pass_seconds: float
+    dual_seconds: float
+
+
 class Certificate(NamedTuple):
     """What the search did."""
 
@@ -187,6 +205,8 @@ class Certificate(NamedTuple):
     """Mean loss from choosing it when another would have been best [1]."""
     seconds: float
     """Wall time of the search [s]."""
+    placement: Placement | None = None
+    """Shares over memory tiers and engines, where there were any to solve for."""
 
 
 class LengthGroups(NamedTuple):

@@ -25,6 +25,7 @@ from perfmodel.techniques import (
     packed_weights,
     pipeline_parallel,
     recompute,
+    serving_offload,
     sharding,
     speculation,
     state_exchange,
@@ -66,6 +67,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     cross_layer_kv.TECHNIQUE,
     decode_engine.TECHNIQUE,
     speculation.TECHNIQUE,
+    serving_offload.TECHNIQUE,
 )
 
 

@@ -154,6 +154,7 @@ class Technique(NamedTuple):
     pays_within : column up to some value of which it pays and beyond which it no longer does.
     undominated : values of its axis, situation -> those that no other of them beats or equals in time, memory and
         legality whatever the rest of the plan; the others need not be searched.
+    continuous : columns in which its terms, ledger lines and legality are affine: shares that the solver finds exactly.
     """
 
     name: str
@@ -174,3 +175,4 @@ class Technique(NamedTuple):
     assumes: Callable[[Any, Situation], Sequence[tuple[str, str]]] = _nothing
     pays_within: str | None = None
     undominated: Callable[[tuple[tuple[Any, ...], ...], Situation], tuple[tuple[Any, ...], ...]] = _all
+    continuous: tuple[str, ...] = ()

@@ -11,16 +11,21 @@ from perfmodel.network.topology import Network
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
 from perfmodel.techniques.record import Placed
+from perfmodel.techniques.room import lacks_room
 from perfmodel.techniques.settled import Plan, Settled
 
 __all__ = ["TECHNIQUE"]
 
+NAME = "decode_engine"
+
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """The engines beside the accelerator that run decode attention; one or two sub-batches with each."""
-    others = [
-        n for n, e in situation.machine.engines.items() if n not in ("main", "host") and "decode_attention" in e.runs
-    ]
+    """The engines beside the accelerator that run decode attention; one or two sub-batches with each.
+
+    The host is one of them where the devices have no room for the model, or where it was asked for.
+    """
+    left = {"main"} if lacks_room(situation) or NAME in situation.excused else {"main", "host"}
+    others = [n for n, e in situation.machine.engines.items() if n not in left and "decode_attention" in e.runs]
     choices: list[tuple[Any, ...]] = [("main", 1.0)]
     choices += [(name, parts) for name in others for parts in (1.0, 2.0)]
     return (Axis(("attention_engine", "sub_batches"), tuple(choices), structural=True),)
@@ -49,18 +54,24 @@ def _crossing(architecture: Architecture, split: Scalar) -> Scalar:
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
-    """An engine with memory of its own gets the new query, key and value over its link and sends the output back."""
+    """An engine with memory of its own gets the new query, key and value over its link and sends the output back.
+
+    Prompts are computed on the device: only their keys and values follow, beside the next layer.
+    """
     del net
     link = machine.engine(x.attention_engine).link
     if x.attention_engine == "main" or link is None:
         return []
+    resource = f"{x.attention_engine} link"
+    if not s.sizes.decode:
+        cached = s.sizes.tokens * s.cache_per_sequence / s.context
+        return [Term("cache to attention engine", slot, resource, cached / link, "link", True) for slot, _ in s.slots]
     moved = s.sizes.tokens * _crossing(s.architecture, s.sizes.weight_split) * s.sizes.element_bytes
-    slots = [slot for slot, _ in s.slots]
-    return [Term("to attention engine", slot, f"{x.attention_engine} link", moved / link, "link") for slot in slots]
+    return [Term("to attention engine", slot, resource, moved / link, "link") for slot, _ in s.slots]
 
 
 TECHNIQUE = Technique(
-    name="decode_engine",
+    name=NAME,
     summary="decode attention on an engine beside the accelerator",
     source="J. Heo et al. (NeuPIMs), arXiv:2403.00579; S. Chen et al. (Lamina), arXiv:2405.01814",
     phases=frozenset({"serving"}),

@@ -1,0 +1,168 @@
+"""Serving from host and storage: bytes stay whole, faster parts never hurt, shares are solved exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from planning import neutral, setting
+
+from perfmodel.insight.setting import Setting
+from perfmodel.machine.build import Machine
+from perfmodel.solver.placement import placed_exactly, solve_shares
+from perfmodel.solver.search import Outcome, search
+from perfmodel.techniques.settled import Plan
+
+SHARES = ("weights_at_host", "weights_at_storage", "layers_share", "cache_at_host", "cache_at_storage")
+PLANS: list[dict[str, Any]] = [
+    {"offload": "streamed", "weights_at_host": 0.4, "weights_at_storage": 0.5, "cache_at_storage": 1.0},
+    {"offload": "host", "layers_share": 0.7, "weights_at_storage": 0.2},
+    {"offload": "host", "layers_share": 1.0},
+    {"attention_engine": "host", "offload": "streamed", "weights_at_host": 0.9},
+]
+
+
+def desktop(model: str = "llama-2-13b", workload: str = "batch", **options: Any) -> Setting:
+    return setting(model, "desktop-4090", workload, **options)
+
+
+def lines(found: Setting, x: Plan, name: str) -> dict[str, float]:
+    sizes: dict[str, float] = {}
+    for line in found.problem.evaluate(x).ledgers["first"]:
+        if line.name == name:
+            sizes[line.tier] = sizes.get(line.tier, 0.0) + float(line.bytes)
+    return sizes
+
+
+def on(found: Setting, machine: Machine) -> Setting:
+    """The same question on a machine with changed numbers."""
+    situation = found.problem.situation._replace(machine=machine)
+    problem = replace(found.problem, machine=machine, situation=situation, memo=type(found.problem.memo)())
+    return replace(found, machine=machine, problem=problem)
+
+
+def best(found: Setting) -> tuple[Outcome, Plan]:
+    outcome = search(found.space, found.problem)
+    placed_exactly(found.problem, found.space, outcome)
+    return outcome, outcome.best[0].plan
+
+
+@pytest.mark.parametrize("columns", PLANS, ids=str)
+def test_every_byte_of_weights_and_cache_lies_in_one_place(columns: dict[str, Any]) -> None:
+    found = desktop("llama-2-70b")
+    whole, x = neutral(found, batch=4), neutral(found, batch=4, **columns)
+    for name in ("weights", "KV cache"):
+        everywhere = sum(lines(found, whole, name).values())
+        assert sum(lines(found, x, name).values()) == pytest.approx(everywhere, rel=1e-12)
+    assert len(lines(found, x, "weights")) >= 2
+
+
+def test_machines_with_room_do_not_search_memory_beyond_the_device() -> None:
+    for found in (desktop("llama-2-7b", "chat"), setting("llama-2-70b", "dgx-h100", "chat")):
+        sizes = {axis.columns: len(axis.values) for axis in (*found.space.structural, *found.space.numeric)}
+        assert sizes[SHARES] == 1
+        assert sizes[("offload",)] == 1
+        assert sizes[("attention_engine", "sub_batches")] == 1
+    asked = desktop("llama-2-7b", "chat", use=("serving_offload",))
+    assert {axis.columns: len(axis.values) for axis in asked.space.numeric}[SHARES] > 1
+
+
+@pytest.mark.parametrize("columns", PLANS, ids=str)
+@pytest.mark.parametrize("faster", ["host_link", "storage_read", "storage_write", "host"])
+def test_a_faster_part_never_makes_a_plan_slower(columns: dict[str, Any], faster: str) -> None:
+    found = desktop("llama-2-70b")
+    machine, x = found.machine, neutral(found, batch=16, **columns)
+    if faster == "host":
+        host = machine.engine("host")
+        quick = host.memories[-1]._replace(bandwidth=4.0 * host.bandwidth)
+        host = replace(host, memories=(*host.memories[:-1], quick))
+        changed = replace(machine, engines={**machine.engines, "host": host})
+    else:
+        changed = replace(machine, **{faster: 4.0 * getattr(machine, faster)})
+    before, after = found.problem.evaluate(x), on(found, changed).problem.evaluate(x)
+    assert after.pass_seconds <= before.pass_seconds * (1.0 + 1e-12)
+    assert after.ttft <= before.ttft * (1.0 + 1e-12)
+
+
+def test_a_link_that_carries_nothing_is_not_chosen() -> None:
+    found = desktop("llama-2-13b", "chat", use=("serving_offload", "packed_weights=awq-int4-g128"))
+    cut = replace(found.machine, host_link=1e-3, storage_read=1e-3, storage_write=1e-3)
+    host = replace(cut.engine("host"), link=1e-3)
+    cut = replace(cut, engines={**cut.engines, "host": host})
+    _, x = best(on(found, cut))
+    assert x.offload == "none"
+    assert x.attention_engine == "main"
+
+
+def test_the_optimum_of_the_shares_is_below_every_point_of_the_grid_and_equals_its_dual() -> None:
+    found = desktop("llama-2-70b")
+    start = neutral(found, offload="streamed", batch=16)
+    kept = {n: v for n, v in vars(start).items() if n not in SHARES}
+    solved = solve_shares(found.problem, start, SHARES)
+    assert solved is not None
+    x, dual = solved
+    replica = found.problem.evaluate(x)
+    assert replica.pass_seconds == pytest.approx(dual, rel=1e-6)
+    assert all(float(r) <= 1.0 + 1e-9 for r in replica.ratios.values())
+    axis = next(a for a in found.space.numeric if a.columns == SHARES)
+    table = np.array(axis.values)
+    columns = {**kept, **{n: table[:, i] for i, n in enumerate(SHARES)}}
+    corners = found.problem.evaluate(Plan(**columns))
+    ratios = [np.broadcast_to(np.asarray(r, dtype=float), len(table)) for r in corners.ratios.values()]
+    legal = np.all([r <= 1.0 + 1e-9 for r in ratios], axis=0)
+    assert legal.sum() >= 3
+    assert dual <= np.broadcast_to(corners.pass_seconds, len(table))[legal].min() * (1.0 + 1e-9)
+
+
+def test_the_plan_chosen_is_as_good_as_its_dual_bound_and_better_than_the_grid() -> None:
+    found = desktop("llama-2-70b")
+    outcome = search(found.space, found.problem)
+    before = outcome.best[0].score
+    placement = placed_exactly(found.problem, found.space, outcome)
+    assert placement is not None
+    assert outcome.best[0].score <= before
+    assert placement.pass_seconds >= placement.dual_seconds * (1.0 - 1e-9)
+
+
+def test_mesh_and_single_plan_agree() -> None:
+    found = desktop("llama-2-70b")
+    rng = np.random.default_rng(7)
+    table = rng.dirichlet(np.ones(6), size=12)[:, :5]
+    for offload in ("streamed", "host"):
+        if offload == "streamed":
+            table[:, 2] = 0.0
+        x = neutral(found, offload=offload, batch=8)
+        mesh = found.problem.evaluate(Plan(**{**vars(x), **{n: table[:, i] for i, n in enumerate(SHARES)}}))
+        for row in range(len(table)):
+            one = found.problem.evaluate(
+                Plan(**{**vars(x), **{n: float(v) for n, v in zip(SHARES, table[row], strict=True)}})
+            )
+            for name in ("pass_seconds", "ttft", "tpot"):
+                got = float(np.broadcast_to(getattr(mesh, name), len(table))[row])
+                assert got == pytest.approx(float(getattr(one, name)), rel=1e-12)
+            for name, ratio in one.ratios.items():
+                assert float(np.broadcast_to(mesh.ratios[name], len(table))[row]) == pytest.approx(float(ratio))
+
+
+@pytest.mark.parametrize("columns", PLANS, ids=str)
+def test_no_plan_beats_its_bound(columns: dict[str, Any]) -> None:
+    found = desktop("llama-2-70b")
+    for batch in (1, 64):
+        replica = found.problem.evaluate(neutral(found, batch=batch, **columns))
+        assert replica.decode.bound() <= replica.pass_seconds * (1.0 + 1e-12)
+
+
+def test_few_tokens_compute_weights_where_they_lie_many_have_them_streamed() -> None:
+    """Memory of the host is quicker than its link: one token stays there; a thousand tokens want the device's rate."""
+    found = desktop("llama-2-70b", use=("packed_weights=awq-int4-g128",))
+    shared = {"packed_weights": "awq-int4-g128", "cache_at_host": 0.0}
+
+    def seconds(batch: int, **columns: Any) -> float:
+        return float(found.problem.evaluate(neutral(found, batch=batch, **shared, **columns)).pass_seconds)
+
+    there = {"offload": "host", "layers_share": 0.5}
+    moved = {"offload": "streamed", "weights_at_host": 0.5}
+    assert seconds(1, **there) < seconds(1, **moved)
+    assert seconds(512, **there) > seconds(512, **moved)
