@@ -159,6 +159,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         prompt=np.array([row.prompt for row in rows]),
         output=np.array([row.output for row in rows]),
         shared_prefix=0.0,
+        reused=0.0,
         prompts_per_pass=np.array([row.columns["batch"] if row.mode == "static" else 1.0 for row in rows]),
         kv_format=setup.kv_format,
         concurrency=None,

@@ -184,8 +184,8 @@ def _iteration(problem: ServingProblem, x: Plan) -> Iteration:
         raise SpecError("plans that speculate are not simulated yet", field="--pin", found=float(model.tokens_per_pass))
     if not model.prompts_pass_once:
         raise SpecError(
-            "prompts that pass some of the layers, or several times, are not simulated yet", field="--pin",
-            found=f"{problem.situation.architecture.family} {_columns(x)}",
+            "prompts that pass some of the layers, several times, in pieces or from a store are not simulated yet",
+            field="--pin", found=f"{problem.situation.architecture.family} {_columns(x)}",
         )  # fmt: skip
     return model
 

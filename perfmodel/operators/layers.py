@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum
 from perfmodel.operators import attention as attn
 from perfmodel.operators import streaming
 from perfmodel.operators.formats import storage
@@ -162,7 +162,11 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
 
 
 def _packed(s: Sizes) -> list[tuple[float, Sizes]]:
-    """(share of the tokens, the pass as if all sequences were of that length) for every class packed together."""
+    """(share, pass): as if all sequences were of one length, for every class packed together; pieces, then the rest."""
+    if not is_nothing(s.pieces):
+        rest = replace(s, queries=s.queries - s.pieces * s.piece, pieces=0.0)
+        within = replace(s, sequences=s.sequences * s.pieces, queries=s.piece, context=s.piece, unread=0.0, pieces=0.0)
+        return [(1.0, within), (1.0, rest)]
     if s.decode or not s.documents:
         return [(1.0, s)]
     packs, found = s.sequences * s.context, []

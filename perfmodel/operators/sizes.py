@@ -36,6 +36,7 @@ class Sizes:
     fused_residual : one kernel adds the residual and normalises.
     unread : cached tokens of a sequence that a query passes over.
     compared : keys of a sequence that a query reads without their values, to choose what it reads.
+    pieces, piece : sequences begin with so many pieces of so many new tokens each, which attend within themselves.
     documents : lengths of the sequences packed into one of ``context`` tokens, with their share of the tokens;
         attention does not cross from one to another.
     """
@@ -63,6 +64,8 @@ class Sizes:
     fused_residual: bool = False
     unread: Scalar = 0.0
     compared: Scalar = 0.0
+    pieces: Scalar = 0.0
+    piece: Scalar = 0.0
     documents: tuple[tuple[float, float], ...] = ()
 
     @property

@@ -207,16 +207,16 @@ def key_value_bytes(
     return total
 
 
-def recurrent_bytes(architecture: Architecture, *, kv_split: Scalar) -> Bytes:
-    """State of one sequence in an average layer on one rank: state spaces and linear attention, in fp32 [B]."""
+def recurrent_bytes(architecture: Architecture, *, kv_split: Scalar, state_bytes: Bytes = 4.0) -> Bytes:
+    """State of one sequence in an average layer on one rank: state spaces and linear attention [B]."""
     total: Scalar = 0.0
     for run in architecture.runs:
         mixer, share = run.layer.mixer, run.count / architecture.layers
         if isinstance(mixer, StateSpace):
-            state = mixer.inner * mixer.state * 4.0 + mixer.conv_channels * mixer.conv * 2.0
+            state = mixer.inner * mixer.state * state_bytes + mixer.conv_channels * mixer.conv * 2.0
             total = total + share * state / kv_split
         elif isinstance(mixer, LinearAttention):
-            total = total + share * mixer.value_heads * mixer.value_dim * mixer.key_dim * 4.0 / kv_split
+            total = total + share * mixer.value_heads * mixer.value_dim * mixer.key_dim * state_bytes / kv_split
     return total
 
 

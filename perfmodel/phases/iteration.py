@@ -51,9 +51,10 @@ class Iteration:
 
     @property
     def prompts_pass_once(self) -> bool:
-        """Whether prompts pass every layer, and once."""
-        architecture = self._settled(1.0, 1.0, context=1.0, decode=True).architecture
-        return architecture.prompt_layers is None and architecture.prompt_passes == 1
+        """Whether prompts pass every layer, once, whole, and nothing of them is fetched."""
+        s = self._settled(1.0, 1.0, context=1.0, decode=True)
+        once = s.architecture.prompt_layers is None and s.architecture.prompt_passes == 1
+        return once and not s.layout.kv_fetched and not s.layout.pieces_apart
 
     def decode(self, sequences: Scalar, context: Scalar) -> Seconds:
         """An iteration that only decodes [s]; ``context`` is the mean over the sequences, new token included."""

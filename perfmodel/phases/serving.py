@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
+from perfmodel.elementwise import Scalar, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import cache_bytes, layer_parameters
-from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
+from perfmodel.phases.chunks import Chunks, chunks_of, pieces_of
+from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
@@ -43,21 +43,6 @@ IN_PASSES = ("launch_per_operation", "elementwise_scale")
 """Constants of a framework that the terms of a pass depend on."""
 UNQUANTISED = frozenset({"router", "head", "embedding", "norms"})
 """Components that weight formats leave in 16 bits."""
-
-
-class Chunks(NamedTuple):
-    """A prompt cut into pieces that passes hold, beside decodes where the framework mixes them.
-
-    Parameters
-    ----------
-    count : pieces of a prompt.
-    stall : what all pieces of one prompt add to the passes of the decodes [s].
-    own : from the first pass with a piece of a prompt to the end of the last [s].
-    """
-
-    count: Scalar
-    stall: Seconds
-    own: Seconds
 
 
 @dataclass(frozen=True)
@@ -232,26 +217,6 @@ def _launches(s: Settled, framework: Mapping[str, float]) -> Term:
     return Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True)
 
 
-def _chunks(
-    terms: Mapping[str, Sequence[Term]], settled: Mapping[str, Settled], framework: Mapping[str, float], host: Seconds
-) -> Chunks:
-    """What the pieces of a prompt cost the decodes they share passes with, and how long they take."""
-    s, prompt = settled["decode"], settled["prefill"]
-    joined, passes = framework.get("mixed_batches", 1.0), float(s.architecture.prompt_passes)
-    count = _pieces(prompt.sizes.queries, framework)
-    tokens = {n: Slot(tuple(t for t in terms[n] if t.slot == "layer" and not t.core)) for n in ("decode", "mixed")}
-    cores = {n: add_up([t.seconds for t in terms[n] if t.core]) for n in ("decode", "prefill")}
-    beside, whole = tokens["decode"].elapsed(), tokens["mixed"].elapsed()
-    added = maximum(whole - joined * beside, 0.0)  # passes with prompts run on the device, others perhaps elsewhere
-    above = s.layers - prompt.layers
-    stall = passes * prompt.layers * (count * added + cores["prefill"])
-    own = passes * prompt.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
-    if above:
-        own = own + passes * above * count * joined * (beside + cores["decode"])
-    count = passes * count
-    return Chunks(count, stall + count * (1.0 - joined) * host, own + count * host)
-
-
 def mixes_tokens(call: Call) -> bool:
     """Whether an operator looks at other tokens of the sequence than the one it computes."""
     return call.region == "attention core" or call.component == "state space"
@@ -270,7 +235,8 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
     embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
     if latency:
         hops = Times(where(s.stages > 1.0, s.stages, 0.0), boundary)
-        return Serial((Times(float(s.layers * s.architecture.prompt_passes), layer), embed, head, hops))
+        layers = Times(float(s.layers * s.architecture.prompt_passes), layer)
+        return Serial((slot("fetch"), layers, embed, head, hops))
     single = where(s.stages > 1.0, 0.0, 1.0)
     first = Serial((Times(s.first_layers, layer), embed, Times(single, head)))
     last = Serial((Times(where(s.stages > 1.0, s.last_layers, 0.0), layer), Times(1.0 - single, head)))
@@ -300,19 +266,17 @@ def _settled_passes(
     )  # fmt: skip
     prefill = pass_sizes(
         situation, dims, layout, sequences=1.0 * workload.prompts_per_pass,
-        queries=1.0 * (workload.prompt - workload.shared_prefix), context=1.0 * workload.prompt, decode=False,
+        queries=workload.prompt - workload.shared_prefix - layout.kv_fetched * workload.reused,
+        context=1.0 * workload.prompt, decode=False,
     )  # fmt: skip
+    if layout.pieces_apart and not layout.kv_fetched:
+        prefill = replace(prefill, pieces=1.0 * workload.pieces, piece=workload.reused / workload.pieces)
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
-    piece = prefill.queries / _pieces(prefill.queries, framework)
-    mixed = replace(prefill, sequences=piece + beside, queries=1.0, context=1.0, unread=0.0, compared=0.0)
+    piece = prefill.queries / pieces_of(prefill.queries, framework)
+    mixed = replace(prefill, sequences=piece + beside, queries=1.0, context=1.0, unread=0.0, compared=0.0, pieces=0.0)
     passes = {"decode": decode, "prefill": prefill, "mixed": mixed}
     settle = partial(settle_pass, situation, network, framework, dims, layout)
     return tuple(_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
-
-
-def _pieces(tokens: Scalar, framework: Mapping[str, float]) -> Scalar:
-    """Pieces into which a prompt is cut evenly."""
-    return ceil(tokens / framework.get("chunk_tokens", 2.0**40))
 
 
 def settle_passes(
@@ -394,5 +358,5 @@ def evaluate_passes(
         stage: serving_ledger(s, machine, lines, framework, first=stage == "first") for stage in ("first", "last")
     }
     ratios = {**_legal(x, s, techniques, situation), **memory_ratios(ledgers, machine)}
-    chunks = _chunks(terms, settled, framework, host)
+    chunks = chunks_of(terms, settled, framework, host)
     return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), chunks, _devices(s), ledgers, ratios)

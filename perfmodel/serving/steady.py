@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.compose import Node
@@ -48,6 +48,7 @@ def closed_loop(
     own: Seconds | None = None,
     first_token: Seconds = 0.0,
     polling: Scalar = 1.0,
+    link: Seconds = 0.0,
 ) -> Latency:
     r"""Latencies of ``batch`` requests that are replaced as soon as they finish.
 
@@ -70,6 +71,7 @@ def closed_loop(
     own : prefill beside the decodes of the others; a prefill by default [s].
     first_token : time to the first token outside passes [s].
     polling : passes between two looks at the queue.
+    link : for which one request keeps a link busy that all share; requests leave no faster [s].
 
     References
     ----------
@@ -85,6 +87,8 @@ def closed_loop(
     others = maximum(batch - 1.0, 0.0)
     decode = pass_seconds / tokens_per_pass
     tpot = decode + others / output * stall
+    if not is_nothing(link):
+        tpot = maximum(tpot, others / output * link)
     busy = minimum(others * stall / (output * tpot + own), BUSIEST)
     wait = 0.5 * polling * pass_seconds + busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
     ttft = first_token + request_overhead + wait + own
@@ -154,6 +158,7 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         own=passes.chunks.own,
         first_token=framework.get("first_token", 0.0),
         polling=framework.get("polling", 1.0),
+        link=passes.chunks.link,
     )
     return Replica(
         settled=s,

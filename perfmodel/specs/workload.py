@@ -230,6 +230,13 @@ class ServingWorkload(Spec):
     """Output tokens of a request."""
     shared_prefix: SomeTokens = 0
     """First tokens of the prompt that all requests have in common and whose KV is kept."""
+    reused: SomeTokens = 0
+    """Tokens of the prompt, behind the shared prefix, that were seen before (documents, passages found by a search)
+    and whose keys and values a store may hold."""
+    pieces: Count = 1
+    """Independent pieces, in any order, that the reused text consists of; one begins the same way every time."""
+    collection: SomeTokens = 0
+    """Tokens of everything that may be asked for again, all of which a store holds."""
     prompts_per_pass: Count = 1
     """Prompts that one prefill pass takes together."""
     rate: PerSecond | None = None
@@ -251,6 +258,10 @@ class ServingWorkload(Spec):
     def _prefix_fits(self) -> ServingWorkload:
         if self.shared_prefix >= self.prompt:
             raise FieldError(f"must be shorter than the prompt of {self.prompt} tokens", ("shared_prefix",))
+        if self.reused and self.shared_prefix + self.reused >= self.prompt:
+            raise FieldError(f"leaves nothing of the prompt of {self.prompt} tokens to read", ("reused",))
+        if self.pieces > max(self.reused, 1):
+            raise FieldError(f"more pieces than the {self.reused} reused tokens", ("pieces",))
         return self
 
 

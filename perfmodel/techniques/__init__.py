@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques import (
     batching,
+    block_attention,
     checkpoints,
     compressed_collectives,
     context_parallel,
@@ -19,6 +20,7 @@ from perfmodel.techniques import (
     head_exchange,
     interleaved_update,
     kv_policy,
+    kv_store,
     local_steps,
     optimizer_offload,
     overlapping_rings,
@@ -65,6 +67,8 @@ TECHNIQUES: tuple[Technique, ...] = (
     packed_weights.TECHNIQUE,
     kv_policy.TECHNIQUE,
     cross_layer_kv.TECHNIQUE,
+    kv_store.TECHNIQUE,
+    block_attention.TECHNIQUE,
     decode_engine.TECHNIQUE,
     speculation.TECHNIQUE,
     serving_offload.TECHNIQUE,

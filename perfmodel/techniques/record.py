@@ -165,6 +165,10 @@ class Layout:
     """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
     kv_map: KvMap | None = owner()
     """Where each attention layer has its keys and values from; ``None`` as the model has it."""
+    kv_fetched: Scalar = most()
+    """Share of the reused text whose keys and values are fetched and not computed [1]."""
+    pieces_apart: Scalar = most()
+    """1 where the pieces of reused text attend within themselves."""
     kv_kept: Scalar = least_of()
     """Share of a sequence's tokens whose keys and values stay [1]."""
     kv_budget: Scalar = least_of(float("inf"))
