@@ -220,6 +220,8 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
             link=_value(placed.link),
             tier=f"{name} memory",
         )
+        if placed.latency is not None:
+            engine = replace(engine, link_latency=placed.latency.value)
         engines[name] = engine
         tiers.setdefault(engine.tier, engine.capacity)
     host_link = _value(node.host.link) if node.host else _value(system.accelerator.host_link)

@@ -123,6 +123,7 @@ class Engine:
     draw : electrical power by what it does.
     clock : share of the clock that a power cap leaves; already in ``matrix`` and ``vector`` [1].
     link : bandwidth of the link to the main engine, ``None`` when it shares that engine's memory [B/s].
+    link_latency : time of an empty message over that link, one way [s].
     """
 
     name: str
@@ -137,6 +138,7 @@ class Engine:
     draw: Draw = Draw()
     clock: Scalar = 1.0
     link: BytesPerSecond | None = None
+    link_latency: Seconds = 0.0
     tier: str = "hbm"
     """Name of the memory tier its last memory is; two engines that share memory name the same tier."""
     covers: frozenset[str] = frozenset()

@@ -53,6 +53,11 @@ class Drafting(NamedTuple):
         return self.record.share is None
 
     @property
+    def reads_features(self) -> bool:
+        """Whether it needs what the model computed inside, and not only its tokens."""
+        return self.record.model is None and not self.idle
+
+    @property
     def idle(self) -> bool:
         """Whether drafting multiplies nothing: a look-up."""
         return not (self.again or self.once or self.record.growing or self.record.matrices)

@@ -203,6 +203,8 @@ class EnginePlacement(Spec):
     per_accelerator: Count
     link: Bandwidth | None = None
     """Link between accelerator and engine, one direction; left out when the engine sits in the accelerator's memory."""
+    latency: Duration | None = None
+    """Time of an empty message over that link, one way."""
 
 
 class Accelerator(Spec):

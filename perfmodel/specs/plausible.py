@@ -347,10 +347,16 @@ def _graph_checks(where: Where, level: Level, reach: float) -> None:
         _in_range((*where, i, "bandwidth"), edge.bandwidth, ranges, "B/s", f"a link of kind {level.kind}")
 
 
+FAR = 1e-3
+"""One-way latency from which an engine beside an accelerator is reached over a network [s]."""
+
+
 def _engine_checks(node: Node, accelerator: Device, engines: Mapping[str, Device]) -> None:
     for name, placed in node.engines.items():
         where = ("node", "engines", name)
-        _in_range((*where, "link"), placed.link, ("0.5 GB/s", "10 TB/s"), "B/s", "a link to an engine")
+        far = placed.latency is not None and placed.latency.value >= FAR
+        what = "a network to an engine" if far else "a link to an engine"
+        _in_range((*where, "link"), placed.link, ("0.1 MB/s" if far else "0.5 GB/s", "10 TB/s"), "B/s", what)
         shared = [m.shares for m in engines[name].memory.values() if m.shares]
         if not shared and placed.link is None:
             message = f"`link` is missing: {engines[name].name} has a memory of its own and must be reached"

@@ -7,12 +7,14 @@ of published numbers or the workload's word. Where neither is there, nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, maximum
 from perfmodel.errors import SpecError
 from perfmodel.machine.build import Machine
+from perfmodel.machine.engine import Engine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.collectives import all_reduce
 from perfmodel.network.topology import Network
@@ -31,6 +33,8 @@ __all__ = ["TECHNIQUE"]
 
 OFF = "none"
 NAME = "speculation"
+TOKEN_BYTES = 4.0
+"""A token on the way [B]."""
 CHAINS = (1, 2, 3, 4, 5, 6, 7, 8)
 """Lengths of chains that are searched."""
 
@@ -50,7 +54,14 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
             )  # fmt: skip
     known = named or tuple(n for n in drafters() if _published(n, situation) is not None)
     values = [(OFF, 0, 0), *(v for name in known for v in _sizes(name, situation.architecture))]
-    return (Axis((NAME, "drafted", "branching"), tuple(values), structural=True),)
+    sizes = Axis((NAME, "drafted", "branching"), tuple(values), structural=True)
+    return (sizes, Axis.of("draft_engine", ["main", *_elsewhere(situation.machine)], structural=True))
+
+
+def _elsewhere(machine: Machine) -> list[str]:
+    """Engines with a memory of their own that run whole layers."""
+    beside = ((n, e) for n, e in machine.engines.items() if n not in ("main", "host"))
+    return [n for n, e in beside if e.link is not None and {"gemm", "attention", "decode_attention"} <= e.runs]
 
 
 def _sizes(name: str, architecture: Architecture) -> Iterable[tuple[str, int, int]]:
@@ -124,51 +135,69 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         return []
     tree = _tree(x, s.situation)
     found = _drafting(x, s, tree)
+    s, engine = _on(x.draft_engine, s), machine.engine(x.draft_engine)
     calls = found.over_the_pass(s.sizes)
     emitted = []
     for core in (False, True):
         part = [c for c in calls if (c.region == "attention core") is core]
-        emitted.append(_term("draft", "layer", part, machine, s, 1.0 / s.layers, core=core))
-    if calls:
+        emitted.append(_term("layer", part, engine, s, 1.0 / s.layers, core=core))
+    if calls and engine.name == "main":
         emitted.append(_sums(s, net, found.again + found.once, s.sizes.tokens, "layer", 1.0 / s.layers))
     if s.sizes.decode:
-        emitted += _positions(found, tree, s, machine, net)
-        emitted += _snapshots(tree, s, machine)
+        emitted += [*_positions(found, tree, s, engine, net), *_snapshots(tree, s, machine)]
+        emitted += _crossing(found, tree, s, engine)
     return emitted
 
 
-def _positions(found: Drafting, tree: Tree, s: Settled, machine: Machine, net: Network) -> list[Term]:
+def _on(engine: str, s: Settled) -> Settled:
+    """The pass as another engine sees it, which shares no matrix with other ranks."""
+    if engine == "main":
+        return s
+    return replace(s, sizes=replace(s.sizes, weight_split=1.0, expert_split=1.0, expert_tensor=1.0))
+
+
+def _positions(found: Drafting, tree: Tree, s: Settled, engine: Engine, net: Network) -> list[Term]:
     """Drafting, position by position or all at once, and the host that launches it."""
     host = (s.framework or {}).get("host_per_draft", 0.0)
     if found.record.together or found.idle:
-        once = _term("draft", "head", found.at_once(s.sizes), machine, s)
+        once = _term("head", found.at_once(s.sizes), engine, s)
         return [once, Term("draft launches", "head", "host cpu", host)]
     emitted = []
     for position, width in enumerate(tree.parents):
         calls = found.position(s.sizes, position, width, first=position == 0)
-        emitted.append(_term("draft", "head", calls, machine, s))
+        emitted.append(_term("head", calls, engine, s))
         emitted.append(Term("draft launches", "head", "host cpu", host))
-        if found.again and not (position == 0 and found.own):
+        if found.again and engine.name == "main" and not (position == 0 and found.own):
             emitted.append(_sums(s, net, found.again, s.sizes.sequences * width, "head"))
     return emitted
 
 
+def _crossing(found: Drafting, tree: Tree, s: Settled, engine: Engine) -> list[Term]:
+    """Candidates go to the model, and what it found comes back: tokens, or features too; a round trip each pass."""
+    if engine.link is None:
+        return []
+    back = s.architecture.hidden * s.sizes.element_bytes if found.reads_features else 0.0
+    moved = s.sizes.sequences * (tree.nodes + 1.0) * (2.0 * TOKEN_BYTES + back)
+    return [Term("draft link", "head", f"{engine.name} link", moved / engine.link + 2.0 * engine.link_latency)]
+
+
 def _term(
-    name: str, slot: str, calls: Sequence[Call], machine: Machine, s: Settled, scale: float = 1.0, *, core: bool = False
+    slot: str, calls: Sequence[Call], engine: Engine, s: Settled, scale: float = 1.0, *, core: bool = False
 ) -> Term:
     """All calls as one term, no quicker than they are launched."""
     seconds: Seconds = 0.0
     compute: Seconds = 0.0
     memory: Seconds = 0.0
     for call in calls:
-        kernel = kernel_time(call.work, machine.main)
+        kernel = kernel_time(call.work, engine)
         seconds = seconds + kernel.seconds * call.share
         compute, memory = compute + kernel.compute * call.share, memory + kernel.memory * call.share
     launch = (s.framework or {}).get("launch_per_operation", 0.0)
     operations = sum(c.share for c in calls if c.component != "elementwise")
+    here = scale if engine.name == "main" else 0.0
     return Term(
-        name, slot, machine.main.tier, maximum(seconds, launch * operations) * scale, core=core,
-        compute=compute * scale, memory=memory * scale,
+        "draft", slot, engine.tier, maximum(seconds, launch * operations) * scale, core=core,
+        compute=compute * here, memory=memory * here,
     )  # fmt: skip
 
 
@@ -193,13 +222,15 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
         return []
     tree = _tree(x, s.situation)
     found = _drafting(x, s, tree)
-    split, kv = s.sizes.weight_split, s.split("kv")
+    kv = s.split("kv")
     grown = key_value_bytes(s.architecture, 1.0, kv_split=kv, kv_bytes=s.sizes.kv_bytes)
     held = grown + recurrent_bytes(s.architecture, kv_split=kv)
     tier = machine.engine(s.layout.attention_engine).tier
+    there, own = _on(x.draft_engine, s).sizes, machine.engine(x.draft_engine).tier
+    split = kv if x.draft_engine == "main" else 1.0
     return [
-        Line("draft weights", machine.main.tier, found.weights(split, s.sizes.expert_split)),
-        Line("draft KV cache", machine.main.tier, s.batch * found.cache(s.context, kv, s.sizes.kv_bytes)),
+        Line("draft weights", own, found.weights(there.weight_split, there.expert_split)),
+        Line("draft KV cache", own, s.batch * found.cache(s.context, split, s.sizes.kv_bytes)),
         Line("tokens to verify", tier, s.batch * tree.nodes * s.first_layers * held),
     ]
 
@@ -212,7 +243,7 @@ def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     if record is not None and record.model is not None:
         for run in _model(record.model).runs:
             if isinstance(run.layer.mixer, Attention):
-                heads, split = run.layer.mixer.heads, s.sizes.weight_split
+                heads, split = run.layer.mixer.heads, _on(x.draft_engine, s).sizes.weight_split
                 worst = maximum(worst, ceil(heads / split) * split / heads)
     return {"draft heads": worst}
 
@@ -224,7 +255,8 @@ def describe(x: Plan) -> str:
     record = drafter(x.speculation)
     many = int(x.drafted) or record.sizes[-1]
     form = "tree" if (int(x.branching) or record.branching) > 1 else "chain"
-    return f"drafts by {record.title} ({form} of {many})"
+    where = "" if x.draft_engine == "main" else f" on {x.draft_engine}"
+    return f"drafts by {record.title} ({form} of {many}){where}"
 
 
 def assumes(x: Plan, situation: Situation) -> Sequence[tuple[str, str]]:
@@ -248,7 +280,7 @@ TECHNIQUE = Technique(
     source="Y. Leviathan et al., arXiv:2211.17192; T. Cai et al. (Medusa), arXiv:2401.10774; "
     "Y. Li et al. (EAGLE), arXiv:2401.15077",
     phases=frozenset({"serving"}),
-    neutral={NAME: OFF, "drafted": 0, "branching": 0},
+    neutral={NAME: OFF, "drafted": 0, "branching": 0, "draft_engine": "main"},
     axes=axes,
     layout=layout,
     terms=terms,

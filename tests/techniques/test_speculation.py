@@ -265,6 +265,19 @@ def test_rejected_tokens_of_recurrent_models_cost_states() -> None:
     assert held[0] > 0.0
 
 
+def test_drafting_elsewhere_pays_the_line_and_frees_the_device() -> None:
+    name = "mixture-of-attentions"
+    near = serving(name, model="vicuna-7b", machine="client-server", framework="bare")
+    here, there = (replica(near, speculation=name, draft_engine=e) for e in ("main", "client"))
+    held = [{(b.name, b.tier): float(b.bytes) for b in r.ledgers["first"]} for r in (here, there)]
+    assert ("draft weights", "hbm") in held[0]
+    assert ("draft weights", "client memory") in held[1]
+    trip = float(there.pass_seconds - here.pass_seconds)
+    line = 0.05 + 61 * (4096 * 2 + 2 * 4) / 12.5e6  # a round trip, and the features of all verified tokens
+    assert line < trip < line + 0.01  # and a device with half the bandwidth
+    assert here.settled.layout == there.settled.layout
+
+
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
