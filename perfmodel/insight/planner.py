@@ -122,6 +122,7 @@ def _certificate(setting: Setting, outcome: Outcome, elapsed: float, gap: float 
         candidates=outcome.cells,
         left_out=outcome.left_out,
         legal=outcome.legal,
+        timed=outcome.timed,
         rejected={n: c for n, c in sorted(outcome.rejected.items(), key=lambda i: -i[1]) if c},
         rejected_alone={n: c for n, c in sorted(outcome.alone.items(), key=lambda i: -i[1]) if c},
         axes=outcome.axes,

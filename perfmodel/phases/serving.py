@@ -10,6 +10,7 @@ from perfmodel.elementwise import Scalar, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine
 from perfmodel.network.topology import Dim, Network
+from perfmodel.operators.distinct import collapse
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import cache_bytes, layer_parameters
@@ -18,7 +19,7 @@ from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
-from perfmodel.phases.memo import Memo, collapse
+from perfmodel.phases.memo import Memo
 from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
 from perfmodel.specs.sharing import leading_layers, share_keys
 from perfmodel.techniques.base import Line, Situation, Technique, Term

@@ -10,6 +10,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.backward import backward_of
+from perfmodel.operators.distinct import collapse
 from perfmodel.operators.layers import Call, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import widest
 from perfmodel.operators.streaming import optimizer_update
@@ -17,7 +18,7 @@ from perfmodel.phases.compose import HOST, Beside, Idle, Longest, Node, Serial, 
 from perfmodel.phases.emit import call_terms, gathered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.loading import loading_terms
-from perfmodel.phases.memo import Memo, collapse
+from perfmodel.phases.memo import Memo
 from perfmodel.phases.pipeline import in_flight, one_forward_one_backward, weight_gradients
 from perfmodel.phases.settle_training import settle_training
 from perfmodel.phases.software import kernel_factor
@@ -25,7 +26,16 @@ from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["Pieces", "Step", "check_training", "evaluate_training", "pieces_of", "step_tree"]
+__all__ = [
+    "Pieces",
+    "Step",
+    "check_training",
+    "evaluate_training",
+    "least_seconds",
+    "pieces_of",
+    "spend_training",
+    "step_tree",
+]
 
 HIDDEN_SYNC = 0.9
 """Share of the last backward pass beside which gradients can travel (the first bucket must fill first); assumed."""
@@ -286,6 +296,40 @@ def check_training(
     return settled, legality(x, settled, techniques, situation, ratios)
 
 
+def spend_training(
+    x: Plan,
+    techniques: Sequence[Technique],
+    situation: Situation,
+    machine: Machine,
+    network: Network,
+    framework: Mapping[str, float],
+) -> tuple[Settled, dict[str, tuple[Line, ...]], dict[str, Scalar]]:
+    """Settle a plan and say what it takes up, without any time: record, memory by stage, every constraint."""
+    settled, ratios = check_training(x, techniques, situation, network, framework)
+    lines = [line for technique in techniques for line in technique.memory(x, settled, machine)]
+    ledgers = {
+        stage: _ledger(settled, machine, lines, first=stage == "first", framework=framework)
+        for stage in ("first", "last")
+    }
+    return settled, ledgers, {**ratios, **memory_ratios(ledgers, machine)}
+
+
+def _operators(s: Settled, machine: Machine, memo: Memo[list[Term]] | None, *, power: bool = False) -> list[Term]:
+    """Terms of the model itself under sustained load; sizes that repeat over a mesh are timed once."""
+    small, expand = collapse(s.sizes)
+    loaded = machine.under_load()
+    terms = (memo or Memo()).get(small, lambda: _operator_terms(replace(s, sizes=small), loaded))
+    split = s.layout.schedule is not None
+    return gathered(terms, expand, power=power, split=split) if expand else list(terms)
+
+
+def least_seconds(s: Settled, machine: Machine, memo: Memo[list[Term]] | None = None) -> Seconds:
+    """Seconds below which no step of a settled plan gets: the model's own operators alone, nothing exchanged [s]."""
+    terms = _operators(s, machine, memo)
+    tree = step_tree(s, [*terms, *_replays(s, terms)])
+    return tree.elapsed() if s.layout.schedule is None else tree.children[0].elapsed()
+
+
 def evaluate_training(
     x: Plan,
     techniques: Sequence[Technique],
@@ -310,24 +354,12 @@ def evaluate_training(
     """
     ring_only = framework.get("ring_only", 0.0) > 0.0
     network = network.in_job(framework.get("collective_share", 1.0), ring_only=ring_only)
-    settled, ratios = check_training(x, techniques, situation, network, framework)
+    settled, ledgers, ratios = spend_training(x, techniques, situation, machine, network, framework)
     network = network._replace(overlapping=settled.layout.overlapping_rings)
-    small, expand = collapse(settled.sizes)
-    loaded, split = machine.under_load(), settled.layout.schedule is not None
-    operators = (memo or Memo()).get(small, lambda: _operator_terms(replace(settled, sizes=small), loaded))
-    operators = gathered(operators, expand, power=power, split=split) if expand else operators
-    technique_terms: list[Term] = []
-    lines: list[Line] = []
-    for technique in techniques:
-        technique_terms += technique.terms(x, settled, machine, network)
-        lines += technique.memory(x, settled, machine)
+    operators = _operators(settled, machine, memo, power=power)
+    technique_terms = [term for technique in techniques for term in technique.terms(x, settled, machine, network)]
     loading = loading_terms(situation.workload, machine, x.devices)
     terms = [*operators, *technique_terms, *_update_terms(settled, machine), *loading]
     terms += _replays(settled, terms)
     tree = step_tree(settled, terms)
-    ledgers = {
-        "first": _ledger(settled, machine, lines, first=True, framework=framework),
-        "last": _ledger(settled, machine, lines, first=False, framework=framework),
-    }
-    ratios.update(memory_ratios(ledgers, machine))
     return Step(settled, tree, tree.elapsed(), ledgers, ratios, tuple(terms))

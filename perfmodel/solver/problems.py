@@ -10,10 +10,10 @@ from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import check_passes
-from perfmodel.phases.training import Step, check_training, evaluate_training
+from perfmodel.phases.training import Step, check_training, evaluate_training, least_seconds, spend_training
 from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.solver.running import device_power, serving_power, training_power
-from perfmodel.solver.search import Judged
+from perfmodel.solver.search import Judged, Spent
 from perfmodel.techniques.base import Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
 
@@ -71,18 +71,32 @@ class TrainingProblem:
     def judge(self, x: Plan) -> Judged:
         """Score, device count and constraints of a block."""
         step = self.evaluate(x)
-        ratios = {**step.ratios, **_quality(step.settled, self.quality_budget)}
-        budget = {n: r for n, r in ratios.items() if is_budget(n)}
-        form = {n: r for n, r in ratios.items() if not is_budget(n)}
-        return Judged(self._score(step, x), x.devices, step.seconds, budget, form)
+        budget, form = self._sorted(step.settled, step.ratios)
+        return Judged(self._score(step, x.devices), x.devices, step.seconds, budget, form)
 
-    def _score(self, step: Step, x: Plan) -> Scalar:
+    def spent(self, x: Plan) -> Spent:
+        """Memory and quality over their limits, and the form of a block: no constraint of training needs a time."""
+        settled, _, ratios = spend_training(
+            x, self.techniques, self.situation, self.machine, self.network, self.framework
+        )
+        if self.objective == "energy":
+            return Spent(*self._sorted(settled, ratios))
+        seconds = least_seconds(settled, self.machine, self.memo)
+        return Spent(*self._sorted(settled, ratios), seconds if self.objective == "time" else x.devices * seconds)
+
+    def _sorted(self, settled: Settled, ratios: Mapping[str, Scalar]) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+        """Constraints that spend something, and those of form."""
+        every = {**ratios, **_quality(settled, self.quality_budget)}
+        budget = {n: r for n, r in every.items() if is_budget(n)}
+        return budget, {n: r for n, r in every.items() if n not in budget}
+
+    def _score(self, step: Step, devices: Scalar) -> Scalar:
         if self.objective == "time":
             return step.seconds
         if self.objective == "energy":
             power = device_power(self.machine, training_power(self.machine, step))
-            return x.devices * step.seconds * power
-        return x.devices * step.seconds
+            return devices * step.seconds * power
+        return devices * step.seconds
 
 
 @dataclass
@@ -109,6 +123,10 @@ class ServingProblem:
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts and divisions come out whole."""
         return check_passes(x, self.techniques, self.situation, self.network, self.framework)
+
+    def spent(self, x: Plan) -> None:
+        """Latency limits need times."""
+        del x
 
     def replicas(self, replica: Replica) -> Scalar:
         """Replicas that carry the wanted rate; one where no rate is wanted."""

@@ -192,6 +192,8 @@ class Certificate(NamedTuple):
     left_out: int
     """Tuples that techniques left out of joint axes as illegal or redundant."""
     legal: int
+    timed: int
+    """Plans whose time was evaluated; constraints, or a bound on their time, decide about the others."""
     rejected: Mapping[str, int]
     rejected_alone: Mapping[str, int]
     axes: tuple[tuple[str, int], ...]

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.elementwise import Scalar
-from perfmodel.solver.space import BLOCK_CELLS, Block, Space
+from perfmodel.solver.outcome import KEEP, Candidate, Judged, NearMiss, Outcome, Timed
+from perfmodel.solver.space import BLOCK_CELLS, Block, Cells, Space
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Candidate", "Judged", "NearMiss", "Outcome", "Problem", "search"]
+__all__ = ["KEEP", "NEAR", "Candidate", "Judged", "NearMiss", "Outcome", "Problem", "Spent", "search"]
 
 SMALL_BLOCK = 30_000
 """Cells per block of a small space: arrays that the allocator reuses instead of asking the system for pages."""
-KEEP = 16
-"""Plans kept per block and per device count."""
-
-
 WORTH_NARROWING = 0.25
-"""Share of the mesh that a constraint must reject for its dimensions to be merged into one of survivors only."""
+"""Share of what is left of the mesh that a constraint must reject for its dimensions to become one of survivors."""
+NEAR = 2.0
+"""Demand over limit up to which a plan that one constraint alone rejects is near [1]."""
+FIRST = 0.125
+"""Share of a block, the most promising plans, that is timed before the rest is held against what they reach."""
+TIMED_AT_ONCE = 4096
+"""Plans that are not worth dividing."""
 
 
-class Judged(NamedTuple):
-    """What a problem says of a block of plans.
+class Spent(NamedTuple):
+    """What is known of a block without the time of any exchange.
 
     Parameters
     ----------
-    score : what is minimised.
-    devices : devices each plan uses.
-    seconds : what the table of device counts shows (time of a step, of a token).
-    budget : demand / limit of what a plan spends (memory, latency, quality); these explain *why not*.
-    form : demand / limit of counts and divisions, for those that did not narrow the mesh beforehand.
+    budget, form : as in :class:`Judged`.
+    least : score below which no plan gets; ``None`` where there is no such bound.
     """
 
-    score: Scalar
-    devices: Scalar
-    seconds: Scalar
     budget: Mapping[str, Scalar]
     form: Mapping[str, Scalar]
+    least: Scalar | None = None
 
 
 class Problem(Protocol):
@@ -55,59 +53,13 @@ class Problem(Protocol):
         """Demand / limit of what makes a plan well formed (divisibility, counts); cheap."""
         ...
 
+    def spent(self, x: Plan) -> Spent | None:
+        """Every constraint of a block, where none needs a time; else ``None``."""
+        ...
+
     def judge(self, x: Plan) -> Judged:
         """Judge a block of well-formed plans, or one."""
         ...
-
-
-class Candidate(NamedTuple):
-    """One legal plan found by the search."""
-
-    score: float
-    devices: float
-    seconds: float
-    plan: Plan
-
-
-class NearMiss(NamedTuple):
-    """The best plan that one constraint alone rejects, by how much (demand / limit), and how many it so rejects."""
-
-    constraint: str
-    ratio: float
-    candidate: Candidate
-    plans: int
-
-
-@dataclass
-class Outcome:
-    """What a search found.
-
-    Parameters
-    ----------
-    cells : plans evaluated.
-    left_out : tuples that techniques left out of their joint axes.
-    legal : plans that satisfy every constraint.
-    rejected : plans that each constraint rejects (a plan may be rejected by several); what a plan spends counts for
-        well-formed plans only.
-    alone : plans that one constraint alone rejects.
-    best : legal plans, best first.
-    by_devices : best legal plan of every device count.
-    near : best plan that a constraint alone rejects, by constraint and device count.
-    closest : the plan that comes nearest to legal when none is, with its worst constraint.
-    """
-
-    cells: int = 0
-    left_out: int = 0
-    legal: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    alone: dict[str, int] = field(default_factory=dict)
-    best: list[Candidate] = field(default_factory=list)
-    by_devices: dict[int, list[Candidate]] = field(default_factory=dict)
-    near: dict[tuple[str, int], NearMiss] = field(default_factory=dict)
-    closest: tuple[float, str, Candidate] | None = None
-    axes: tuple[tuple[str, int], ...] = ()
-    front: list[Candidate] = field(default_factory=list)
-    """Legal plans that none beats in both seconds and score, fastest first."""
 
 
 def _size(array: Scalar) -> int:
@@ -121,20 +73,25 @@ def _over(ratio: Scalar) -> NDArray[np.bool_]:
 
 def _well_formed(ratios: Mapping[str, Scalar], block: Block, outcome: Outcome) -> NDArray[np.bool_]:
     """Mask of the constraints that narrow the mesh most, on as few dimensions as they need; counts every one."""
+    overs = [(name, _over(ratio)) for name, ratio in sorted(ratios.items(), key=lambda item: _size(item[1]))]
+    for name, over in overs:
+        outcome.rejected[name] = outcome.rejected.get(name, 0) + int(over.sum()) * (block.cells // over.size)
     mask: NDArray[np.bool_] = np.ones((1,) * len(block.shape), dtype=bool)
-    for name, ratio in sorted(ratios.items(), key=lambda item: _size(item[1])):
-        over = _over(ratio)
-        count = int(over.sum()) * (block.cells // over.size)
-        outcome.rejected[name] = outcome.rejected.get(name, 0) + count
-        if count >= WORTH_NARROWING * block.cells or over.all():
-            mask = mask & ~over
+    for _ in range(2):  # what was not worth it on the whole mesh may be on what the others left of it
+        for _, over in overs:
+            left = mask & ~over
+            if over.all() or left.mean() <= (1.0 - WORTH_NARROWING) * mask.mean():
+                mask = left
     return mask
 
 
 def search(
     space: Space, problem: Problem, *, progress: Callable[[int], None] | None = None, limit: int | None = None
 ) -> Outcome:
-    """Evaluate every plan of the space and keep the best, the counts and the nearest misses.
+    """Judge every plan of the space and keep the best, the counts and the nearest misses.
+
+    Every plan is held against every constraint. Where that takes no time, a plan is timed only if no bound on its
+    time proves that it can neither be among the best nor be the nearest miss.
 
     Parameters
     ----------
@@ -145,20 +102,19 @@ def search(
     """
     outcome = Outcome(left_out=space.left_out)
     outcome.axes = tuple((" × ".join(a.columns), len(a.values)) for a in (*space.structural, *space.numeric))
+    near: dict[tuple[str, int], int] = {}
     for slab in space.slabs():
         mask = _well_formed(problem.form(slab.columns()), slab, outcome)
         kept = slab.keep(mask)
+        done = outcome.cells
         for block in kept.pieces(limit or _block_cells(kept.cells)):
             if block.cells:
-                _absorb(outcome, block, problem.judge(block.columns()), front=problem.wants_front)
+                _absorb(outcome, near, block, problem, done)
+            done += block.cells
             if progress is not None:
-                progress(outcome.cells + block.cells)
+                progress(done)
         outcome.cells += slab.cells
-    outcome.best.sort(key=lambda c: c.score)
-    del outcome.best[KEEP:]
-    for candidates in outcome.by_devices.values():
-        candidates.sort(key=lambda c: c.score)
-        del candidates[KEEP:]
+    outcome.near = {key: miss._replace(plans=near[key]) for key, miss in outcome.near.items()}
     return outcome
 
 
@@ -167,36 +123,86 @@ def _block_cells(cells: int) -> int:
     return min(BLOCK_CELLS, max(cells // 8, SMALL_BLOCK))
 
 
-def _absorb(outcome: Outcome, block: Block, judged: Judged, *, front: bool) -> None:
-    """Fold one judged block of well-formed plans into the outcome."""
-    cells, shape = block.cells, block.shape
-    overs = {name: _over(ratio) for name, ratio in judged.budget.items()}
-    formed = _formed(judged.form)
-    failed: NDArray[np.int16] = np.zeros((), dtype=np.int16)
-    for name, over in sorted(overs.items(), key=lambda item: item[1].size):
+def _absorb(outcome: Outcome, near: dict[tuple[str, int], int], block: Block, problem: Problem, first: int) -> None:
+    """Judge a block of well-formed plans and fold it into the outcome; ``near`` counts near misses."""
+    x = block.columns()
+    spent, judged = problem.spent(x), None
+    if spent is None:
+        judged = problem.judge(x)
+        spent = Spent(judged.budget, judged.form)
+    failures = _Failures.of(spent.budget, spent.form, block.shape)
+    _count(outcome, block, failures)
+    if not outcome.legal:
+        _closest(outcome, block, problem, failures)
+    found = _Near.of(failures, x.devices if judged is None else judged.devices, spent.least)
+    found.count(near)
+    if judged is not None:
+        cells = found.cells
+        picked = judged._replace(**{n: cells(getattr(judged, n)) for n in ("score", "devices", "seconds")})
+        _fold(outcome, found, Timed(block, cells, picked, first), front=problem.wants_front)
+        return
+    parts = found.below(outcome).parts()
+    for part in parts:
+        part = part.below(outcome)
+        if part.cells.flat.size:
+            own = Plan(**{name: part.cells(value) for name, value in vars(x).items()})
+            _fold(outcome, part, Timed(block, part.cells, problem.judge(own), first), front=problem.wants_front)
+
+
+def _fold(outcome: Outcome, found: _Near, timed: Timed, *, front: bool) -> None:
+    """Merge timed plans into the outcome."""
+    outcome.timed += timed.cells.flat.size
+    legal = found.failed < 0
+    if legal.any():
+        outcome.keep_best(timed, legal)
+        if front:
+            outcome.extend_front(timed, legal)
+    for i, name in enumerate(found.names):
+        alone = found.failed == i
+        if alone.any():
+            outcome.keep_miss(name, timed, alone, found.ratio)
+
+
+class _Failures(NamedTuple):
+    """What a block of plans fails.
+
+    Parameters
+    ----------
+    budget : demand / limit by constraint.
+    overs : where a constraint rejects.
+    number : constraints that reject a plan, of the shape of the block; misshapen plans count far beyond.
+    formed : where counts and divisions come out whole.
+    """
+
+    budget: Mapping[str, Scalar]
+    overs: Mapping[str, NDArray[np.bool_]]
+    number: NDArray[np.int16]
+    formed: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, budget: Mapping[str, Scalar], form: Mapping[str, Scalar], shape: tuple[int, ...]) -> _Failures:
+        """From the constraints of a block."""
+        overs = {name: _over(ratio) for name, ratio in budget.items()}
+        formed = _formed(form)
+        number: NDArray[np.int16] = np.zeros((), dtype=np.int16)
+        for over in sorted(overs.values(), key=lambda o: o.size):
+            if over.any():
+                number = number + over.view(np.int8)
+        if not formed.all():
+            number = number + (~formed).view(np.int8) * np.int16(64)
+        return cls(budget, overs, np.broadcast_to(number, shape), formed)
+
+
+def _count(outcome: Outcome, block: Block, failures: _Failures) -> None:
+    """Count what is legal, what every constraint rejects, and what it alone does."""
+    formed, once = failures.formed, failures.number == 1
+    for name, over in failures.overs.items():
         counted = over if formed.all() else over & formed
-        count = int(counted.sum()) * (cells // counted.size)
+        count = int(counted.sum()) * (block.cells // counted.size)
         outcome.rejected[name] = outcome.rejected.get(name, 0) + count
         if count:
-            failed = failed + over.view(np.int8)
-    if not formed.all():
-        failed = failed + (~formed).view(np.int8) * np.int16(64)
-    failed = np.broadcast_to(failed, shape)
-    legal = failed == 0
-    count = int(legal.sum())
-    outcome.legal += count
-    score = np.broadcast_to(np.asarray(judged.score, dtype=float), shape)
-    take = _Taker(block, judged, score)
-    if count:
-        _keep_best(outcome, take, legal, judged)
-        if front:
-            _extend_front(outcome, take, legal)
-    if count < cells:
-        once = failed == 1
-        for name, over in overs.items():
-            _near_miss(outcome, name, take, once & over, judged.budget[name])
-    if not outcome.legal:
-        _closest(outcome, take, judged, formed)
+            outcome.alone[name] = outcome.alone.get(name, 0) + int((once & over).sum())
+    outcome.legal += int((failures.number == 0).sum())
 
 
 def _formed(form: Mapping[str, Scalar]) -> NDArray[np.bool_]:
@@ -209,110 +215,96 @@ def _formed(form: Mapping[str, Scalar]) -> NDArray[np.bool_]:
     return formed
 
 
-class _Taker:
-    """Turns flat indices of a block into candidates."""
+@dataclass(frozen=True)
+class _Near:
+    """Cells of a block that are legal, or that one constraint alone rejects but not by far; arrays by cell.
 
-    def __init__(self, block: Block, judged: Judged, score: NDArray[np.float64]) -> None:
-        self.block, self.judged, self.score, self.shape = block, judged, score, block.shape
+    Parameters
+    ----------
+    cells : where they stand.
+    names : constraints.
+    failed : which of ``names`` rejects a cell, -1 where it is legal.
+    ratio : demand / limit of that constraint, 1 where it is legal.
+    devices : of a cell.
+    least : score below which it does not get; 0 where none is known.
+    """
 
-    def value(self, array: Scalar, where: tuple[int, ...]) -> float:
-        """Entry of an array that broadcasts to the block, at the multi-index of a cell."""
-        if not isinstance(array, np.ndarray) or array.ndim == 0:
-            return float(array)
-        inner = where[len(where) - array.ndim :]
-        return float(array[tuple(i if n > 1 else 0 for i, n in zip(inner, array.shape, strict=True))])
+    cells: Cells
+    names: tuple[str, ...]
+    failed: NDArray[np.int16]
+    ratio: NDArray[np.float64]
+    devices: NDArray[np.float64]
+    least: NDArray[np.float64]
 
-    def cell(self, index: int) -> tuple[int, ...]:
-        """Multi-index of a flat index."""
-        return tuple(int(i) for i in np.unravel_index(index, self.shape))
+    @classmethod
+    def of(cls, failures: _Failures, devices: Scalar, least: Scalar | None) -> _Near:
+        """Pick them out of a block."""
+        mask = failures.number <= 1
+        for name, over in failures.overs.items():
+            if over.any():
+                mask = mask & (np.asarray(failures.budget[name]) <= NEAR)
+        cells = Cells(mask)
+        count = cells.flat.size
 
-    def candidate(self, index: int) -> Candidate:
-        """Candidate at a flat index."""
-        judged = self.judged
-        where = self.cell(index)
-        score, devices, seconds = (self.value(a, where) for a in (judged.score, judged.devices, judged.seconds))
-        return Candidate(score, devices, seconds, self.block.plan(index))
+        def every(value: Scalar) -> NDArray[np.float64]:
+            return np.broadcast_to(np.asarray(cells(value), dtype=float), (count,))
 
-    def lowest(self, mask: NDArray[np.bool_], count: int) -> list[int]:
-        """Flat indices of the lowest scores under a mask; ties in plan order."""
-        indices = np.flatnonzero(mask)
-        scores = self.score[mask]
-        if indices.size > count:
-            part = np.argpartition(scores, count)[:count]
-            indices, scores = indices[part], scores[part]
-        return [int(i) for i in indices[np.lexsort((indices, scores))]]
+        failed, ratio = np.full(count, -1, dtype=np.int16), np.ones(count)
+        for i, (name, over) in enumerate(failures.overs.items()):
+            here = np.broadcast_to(cells(over), (count,))
+            failed[here] = i
+            ratio = np.where(here, every(failures.budget[name]), ratio)
+        return cls(cells, tuple(failures.overs), failed, ratio, every(devices), every(0.0 if least is None else least))
 
+    def count(self, near: dict[tuple[str, int], int]) -> None:
+        """Add the near misses of every constraint and device count to ``near``."""
+        for number in np.unique(self.devices).tolist():
+            failed = self.failed[self.devices == number]
+            for i, name in enumerate(self.names):
+                key = name, int(number)
+                near[key] = near.get(key, 0) + int((failed == i).sum())
 
-def _values(array: Scalar) -> list[float]:
-    """Distinct entries of a small array, ascending."""
-    return sorted(set(np.asarray(array, dtype=float).ravel().tolist()))
+    def below(self, outcome: Outcome) -> _Near:
+        """Those that may still be among the best or be the nearest miss."""
+        limit = np.full(self.failed.size, np.inf)
+        for number in np.unique(self.devices).tolist():
+            same = self.devices == number
+            for i, name in enumerate((*self.names, None)):
+                which = -1 if name is None else i
+                limit[same & (self.failed == which)] = outcome.limit(int(number), name)
+        return self.only(self.least * self.ratio <= limit)
 
+    def parts(self) -> tuple[_Near, ...]:
+        """The most promising and the others; all in one where they are few."""
+        size = self.failed.size
+        if size <= TIMED_AT_ONCE:
+            return (self,)
+        first = np.zeros(size, dtype=bool)
+        first[np.argpartition(self.least * self.ratio, int(FIRST * size))[: int(FIRST * size)]] = True
+        return self.only(first), self.only(~first)
 
-def _keep_best(outcome: Outcome, take: _Taker, legal: NDArray[np.bool_], judged: Judged) -> None:
-    devices = np.broadcast_to(np.asarray(judged.devices), take.block.shape)
-    counts = _values(judged.devices)
-    worst = outcome.best[KEEP - 1].score if len(outcome.best) >= KEEP else math.inf
-    for number in counts:
-        mask = legal & (devices == number) if len(counts) > 1 else legal
-        for index in take.lowest(mask, KEEP):
-            candidate = take.candidate(index)
-            outcome.by_devices.setdefault(int(number), []).append(candidate)
-            if candidate.score < worst:
-                outcome.best.append(candidate)
-    outcome.best.sort(key=lambda c: c.score)
-    del outcome.best[KEEP:]
-
-
-def _extend_front(outcome: Outcome, take: _Taker, legal: NDArray[np.bool_]) -> None:
-    """Merge the non-dominated plans of a block into the front."""
-    indices = np.flatnonzero(legal)
-    seconds = np.broadcast_to(np.asarray(take.judged.seconds, dtype=float), take.shape)[legal]
-    order = np.lexsort((take.score[legal], seconds))
-    scores = take.score[legal][order]
-    best_before = np.concatenate(([np.inf], np.minimum.accumulate(scores)[:-1]))
-    outcome.front += [take.candidate(int(indices[i])) for i in order[scores < best_before]]
-    front: list[Candidate] = []
-    for candidate in sorted(outcome.front, key=lambda c: (c.seconds, c.score)):
-        if not front or candidate.score < front[-1].score:
-            front.append(candidate)
-    outcome.front = front
-
-
-def _near_miss(outcome: Outcome, name: str, take: _Taker, mask: NDArray[np.bool_], ratio: Scalar) -> None:
-    count = int(mask.sum())
-    if not count:
-        return
-    outcome.alone[name] = outcome.alone.get(name, 0) + count
-    devices = np.broadcast_to(np.asarray(take.judged.devices), take.block.shape)
-    finite = mask & np.broadcast_to(np.isfinite(np.asarray(ratio, dtype=float)), mask.shape)
-    weighed = take.score * np.asarray(
-        ratio, dtype=float
-    )  # a good plan that is nearly legal, not the best that is far off
-    numbers = _values(take.judged.devices)
-    for number in numbers:
-        here = finite & (devices == number) if len(numbers) > 1 else finite
-        if not here.any():
-            continue
-        index = int(np.argmin(np.where(here, weighed, np.inf)))
-        miss = NearMiss(name, take.value(ratio, take.cell(index)), take.candidate(index), int(here.sum()))
-        known = outcome.near.get((name, int(number)))
-        if known is not None:
-            plans = known.plans + miss.plans
-            nearer = miss.ratio * miss.candidate.score < known.ratio * known.candidate.score
-            miss = (miss if nearer else known)._replace(plans=plans)
-        outcome.near[name, int(number)] = miss
+    def only(self, mask: NDArray[np.bool_]) -> _Near:
+        """Some of them."""
+        if mask.all():
+            return self
+        kept = {n: getattr(self, n)[mask] for n in ("failed", "ratio", "devices", "least")}
+        return replace(self, cells=self.cells.only(mask), **kept)
 
 
-def _closest(outcome: Outcome, take: _Taker, judged: Judged, formed: NDArray[np.bool_]) -> None:
+def _closest(outcome: Outcome, block: Block, problem: Problem, failures: _Failures) -> None:
     """Remember the well-formed plan whose worst ratio is least: what comes nearest when nothing is legal."""
-    if not judged.budget:
+    if not failures.budget:
         return
-    worst = np.broadcast_to(np.where(formed, _worst(judged.budget.values()), np.inf), take.block.shape)
+    worst = np.where(failures.formed, _worst(failures.budget.values()), np.inf)
+    worst = np.broadcast_to(worst, block.shape)
     index = int(np.argmin(worst))
     ratio = float(worst.flat[index])
     if math.isfinite(ratio) and (outcome.closest is None or ratio < outcome.closest[0]):
-        name = max(judged.budget, key=lambda n: take.value(judged.budget[n], take.cell(index)))
-        outcome.closest = (ratio, name, take.candidate(index))
+        plan = block.plan(index)
+        judged = problem.judge(plan)
+        name = max(judged.budget, key=lambda n: float(judged.budget[n]))
+        found = Candidate(float(judged.score), float(judged.devices), float(judged.seconds), plan)
+        outcome.closest = (ratio, name, found)
 
 
 def _worst(ratios: Iterable[Scalar]) -> NDArray[np.float64]:

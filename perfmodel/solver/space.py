@@ -14,7 +14,7 @@ from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Block", "Lane", "Space", "build_space", "column_value"]
+__all__ = ["Block", "Cells", "Lane", "Space", "build_space", "column_value"]
 
 BLOCK_CELLS = 250_000
 """Cells evaluated at once: arrays of this size stay near the processor, and memory stays bounded whatever the space."""
@@ -22,6 +22,35 @@ MESH_CELLS = 50_000_000
 """Cells whose form (divisibility, counts) is checked at once; the arrays that check it are far smaller."""
 
 Structural = tuple[tuple[tuple[str, ...], tuple[Any, ...]], ...]
+
+
+class Cells:
+    """Some cells of a block: picks them, as one dimension, out of whatever broadcasts to it.
+
+    Parameters
+    ----------
+    mask : which cells, of the shape of the block.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        self.flat = np.flatnonzero(mask)
+        self._shape = mask.shape
+        self._where = np.unravel_index(self.flat, mask.shape)
+
+    def only(self, mask: NDArray[np.bool_]) -> Cells:
+        """Some of these cells."""
+        chosen = Cells.__new__(Cells)
+        chosen.flat, chosen._shape = self.flat[mask], self._shape
+        chosen._where = tuple(w[mask] for w in self._where)
+        return chosen
+
+    def __call__(self, value: Any) -> Any:
+        """The entries of the cells; what does not vary stays as it is."""
+        if not isinstance(value, np.ndarray) or value.ndim == 0:
+            return value
+        inner = self._where[len(self._where) - value.ndim :]
+        where = tuple(w if n > 1 else 0 for w, n in zip(inner, value.shape, strict=True))
+        return value[where]
 
 
 class Lane(NamedTuple):

@@ -7,7 +7,9 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.machine.build import Machine
+from perfmodel.machine.engine import KernelTime
 from perfmodel.machine.kernels import kernel_time
+from perfmodel.operators.distinct import collapse
 from perfmodel.operators.layers import row_products
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan, Settled
@@ -45,30 +47,39 @@ def fused_seconds(compute: Seconds, memory: Seconds, extra: Seconds, scatter: Se
     return maximum(maximum(compute, memory + extra), scatter)
 
 
+def _products(s: Settled, machine: Machine) -> list[tuple[float, KernelTime]]:
+    """Products of an average layer that leave partial sums, as often as they occur; equal sizes are timed once."""
+    sizes, expand = collapse(s.sizes)
+    found = []
+    for call in row_products(s.architecture, sizes):
+        kernel = kernel_time(call.work, machine.main)
+        found.append((call.share, KernelTime(*map(expand, kernel)) if expand else kernel))
+    return found
+
+
 def fused(s: Settled, machine: Machine, size: Bytes, scatter: Seconds, gather: Seconds) -> Seconds:
     """Seconds of an average sum that hide: the reduce-scatter beside its product, less what the product loses."""
     del gather
-    products = row_products(s.architecture, s.sizes)
+    products = _products(s, machine)
     if not products:
         return 0.0
-    share = 1.0 / sum(call.share for call in products)
+    whole = sum(share for share, _ in products)
     extra = scatter_traffic(size, s.degree("tensor"), in_memory=True) / machine.main.bandwidth
     hidden: Scalar = 0.0
-    for call in products:
-        kernel = kernel_time(call.work, machine.main)
+    for share, kernel in products:
         together = fused_seconds(kernel.compute, kernel.memory, extra, scatter) + kernel.overhead
-        hidden = hidden + share * call.share * (kernel.seconds + scatter - maximum(together, kernel.seconds))
+        hidden = hidden + share / whole * (kernel.seconds + scatter - maximum(together, kernel.seconds))
     return minimum(maximum(hidden, 0.0), scatter)
 
 
 def chunked(s: Settled, machine: Machine, size: Bytes, scatter: Seconds, gather: Seconds) -> Seconds:
     """Both halves cut in pieces beside pieces of the products before and behind: all but the first piece can hide."""
     del size
-    products = row_products(s.architecture, s.sizes)
+    products = _products(s, machine)
     beside: Scalar = 0.0
-    for call in products:
-        beside = beside + call.share * kernel_time(call.work, machine.main).seconds
-    beside = beside / max(sum(call.share for call in products), 1.0)
+    for share, kernel in products:
+        beside = beside + share * kernel.seconds
+    beside = beside / max(sum(share for share, _ in products), 1.0)
     piece = 1.0 - 1.0 / CHUNKS
     return piece * (minimum(scatter, beside) + minimum(gather, beside))
 

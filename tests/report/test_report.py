@@ -92,7 +92,7 @@ def plan_of(seconds: float = 10.0, devices: int = 16) -> EvaluatedPlan:
 def answers() -> Answers:
     best = plan_of()
     certificate = Certificate(
-        1000, 5, 300, {"hbm memory": 700}, {"hbm memory": 10}, (("tp", 4),), True, "time", 0.05, 0.8, 0.01, 0.02
+        1000, 5, 300, 300, {"hbm memory": 700}, {"hbm memory": 10}, (("tp", 4),), True, "time", 0.05, 0.8, 0.01, 0.02
     )
     over = replace(best, ledgers=(best.ledgers[0]._replace(totals={"hbm": 96 * GIB}),), constraints={"hbm memory": 1.2})
     answer = Answer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from planning import setting
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.setting import Setting
-from perfmodel.solver.search import KEEP, Outcome, search
+from perfmodel.solver.problems import TrainingProblem
+from perfmodel.solver.search import KEEP, NEAR, Outcome, search
 from perfmodel.techniques.settled import Plan
 
 ALL = 2.0**40
@@ -57,6 +59,10 @@ CASES: dict[str, Any] = {
 }  # fmt: skip
 
 
+def over_each(ratio: Any) -> Any:
+    return ~(np.asarray(ratio) <= 1.0 + 1e-9)
+
+
 def over(ratio: float) -> bool:
     return not ratio <= 1.0 + 1e-9
 
@@ -68,6 +74,7 @@ class Loop:
         self.legal = self.cells = 0
         self.rejected: Counter[str] = Counter()
         self.alone: Counter[str] = Counter()
+        self.near: dict[tuple[str, int], list[float]] = {}
         self.best: dict[int, float] = {}
         self.scores: list[float] = []
         self.points: list[tuple[float, float]] = []
@@ -83,6 +90,9 @@ class Loop:
             self.rejected.update(budget)
             if len(budget) == 1:
                 self.alone.update(budget)
+                ratio = float(judged.budget[budget[0]])
+                if ratio <= NEAR:
+                    self.near.setdefault((budget[0], int(judged.devices)), []).append(ratio * float(judged.score))
             if not budget:
                 self.legal += 1
                 score, number = float(judged.score), int(judged.devices)
@@ -91,10 +101,16 @@ class Loop:
                 self.points.append((float(judged.seconds), score))
 
 
+@cache
+def looped(case: str) -> tuple[Setting, Loop]:
+    found = CASES[case]()
+    return found, Loop(found)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_search_is_the_loop(case: str) -> None:
-    found = CASES[case]()
-    outcome, loop = search(found.space, found.problem), Loop(found)
+    found, loop = looped(case)
+    outcome = search(found.space, found.problem)
     assert outcome.cells == loop.cells == found.space.cells
     assert outcome.legal == loop.legal
     assert loop.legal > 0
@@ -120,11 +136,37 @@ def test_what_was_found_is_what_a_single_plan_says(case: str) -> None:
         judged = found.problem.judge(miss.candidate.plan)
         failed = {n: float(r) for n, r in judged.budget.items() if over(float(r))}
         assert failed == pytest.approx({name: miss.ratio}, rel=1e-9)
-    counted = Counter(name for (name, _), miss in outcome.near.items() for _ in range(miss.plans))
-    unknown = {"quality"}  # what no number is published for cannot be near
-    assert {n: c for n, c in counted.items() if n not in unknown} == {
-        n: c for n, c in outcome.alone.items() if c and n not in unknown
-    }
+    near = looped(case)[1].near
+    assert {key: miss.plans for key, miss in outcome.near.items()} == {key: len(w) for key, w in near.items()}
+    least = {key: min(weights) for key, weights in near.items()}
+    assert {key: miss.weight for key, miss in outcome.near.items()} == pytest.approx(least, rel=1e-12)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if "chat" not in c and "served" not in c])
+def test_no_plan_is_faster_than_its_bound(case: str) -> None:
+    found = CASES[case]()
+    assert isinstance(found.problem, TrainingProblem)
+    for slab in found.space.slabs():
+        x = slab.columns()
+        least, judged = found.problem.spent(x).least, found.problem.judge(x)
+        formed = [~over_each(r) for r in found.problem.form(x).values()]
+        shape = np.broadcast_shapes(np.shape(least), np.shape(judged.score), *(np.shape(f) for f in formed))
+        where = np.broadcast_to(np.logical_and.reduce(np.broadcast_arrays(*formed)), shape)
+        ratio = np.broadcast_to(least / judged.score, shape)[where]
+        assert ratio.size
+        assert (ratio <= 1.0 + 1e-9).all()
+        assert ratio.max() > 0.7  # a bound that bounds
+
+
+def test_what_is_not_timed_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = CASES["dense on frontier"]()
+    bounded = search(found.space, found.problem, limit=300)
+    spent = type(found.problem).spent
+    monkeypatch.setattr(type(found.problem), "spent", lambda self, x: spent(self, x)._replace(least=None))
+    every = search(found.space, found.problem, limit=300)
+    assert summary(bounded) == summary(every)
+    assert bounded.timed < every.timed
+    assert [c.plan for c in bounded.best] == [c.plan for c in every.best]
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
