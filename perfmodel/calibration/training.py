@@ -118,6 +118,7 @@ def _workload(setup: Setup, rows: Sequence[TrainingRow]) -> SimpleNamespace:
         expert_variation=0.0,
         expert_capacity=None,
         data=None,
+        features=None,
         recipe=Recipe.model_validate(recipe),
     )
 

@@ -19,6 +19,7 @@ from perfmodel.units import UnitError, parse_quantity
 
 __all__ = [
     "FORMAT_BYTES",
+    "Features",
     "Loading",
     "Recipe",
     "ServingWorkload",
@@ -143,6 +144,17 @@ class Loading(Spec):
     """The next step's tokens are loaded beside this step."""
 
 
+class Features(Spec):
+    """Rows of a table in host memory that the tokens of a step refer to: features of nodes, embeddings of items."""
+
+    row_bytes: Annotated[float, _number("B", whole=True)]
+    """One row, packed behind the one before [B]."""
+    rows_per_token: Annotated[float, _number("1")] = 1.0
+    """Rows that a token needs [1]."""
+    table_rows: Annotated[float, _number("1", zero=True)] = 0.0
+    """Rows of the table, held in the host memory of every node [1]."""
+
+
 class TrainingWorkload(Spec):
     """Train on so many tokens, in steps of ``global_batch`` tokens cut into sequences."""
 
@@ -169,6 +181,8 @@ class TrainingWorkload(Spec):
     Switch); without it every token is computed [1]."""
     data: Loading | None = None
     """Loading of data; without it what software spends on it is part of its overhead per step."""
+    features: Features | None = None
+    """Rows of a table in host memory that every step gathers."""
     lengths: Lengths | None = None
     """Lengths of the sequences that are packed into one of ``sequence`` tokens; without it all are that long."""
 
@@ -330,6 +344,8 @@ def _written(workload: Workload) -> dict[str, Any]:
     if isinstance(workload, TrainingWorkload) and workload.data is not None:
         units = {"token_bytes": "B", "token_seconds": "s"}
         data["data"] = {n: f"{v!r} {units[n]}" if n in units else v for n, v in workload.data}
+    if isinstance(workload, TrainingWorkload) and workload.features is not None:
+        data["features"] = {n: f"{v!r} B" if n == "row_bytes" else v for n, v in workload.features}
     if isinstance(workload, TrainingWorkload) and workload.lengths is not None:
         data["lengths"] = workload.lengths.model_dump(exclude_none=True)
     if isinstance(workload, ServingWorkload):
