@@ -29,15 +29,18 @@ def exchange(run: Run, megabytes: float) -> float:
     return 1e6 * megabytes * _per_byte(run, "dense")
 
 
-def message(run: Run, megabytes: float) -> float:
-    """List that one rank sends for so many megabytes: every rank receives those of all other nodes [ms]."""
+def message(run: Run, matrices: float, vectors: float) -> float:
+    """What one rank sends of a model: lists of its matrices, which every rank receives from all other nodes, and its
+    biases and norms whole [ms].
+    """
     others = float(run.asked("sparse").devices or 1) - PER_NODE
-    return 1e3 * 1e6 * megabytes * _per_byte(run, "sparse") / others
+    lists = 4.0 * matrices * _per_byte(run, "sparse") / others
+    return 1e3 * (lists + 4.0 * vectors / RATED)
 
 
-def compression(run: Run) -> float:
-    """Bytes of gradients over bytes of one rank's list."""
-    return 1e6 / (message(run, 1.0) / 1e3 * RATED)
+def compression(run: Run, matrices: float, vectors: float) -> float:
+    """Bytes of gradients over bytes of one rank's message."""
+    return 4.0 * (matrices + vectors) / (message(run, matrices, vectors) / 1e3 * RATED)
 
 
 def break_even_ranks(run: Run) -> float:
