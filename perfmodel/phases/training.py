@@ -37,9 +37,6 @@ __all__ = [
     "step_tree",
 ]
 
-HIDDEN_SYNC = 0.9
-"""Share of the last backward pass beside which gradients can travel (the first bucket must fill first); assumed."""
-
 
 @dataclass(frozen=True)
 class Step:
@@ -145,7 +142,7 @@ def pieces_of(s: Settled, terms: Sequence[Term]) -> Pieces:
     last = slot("layer_backward").elapsed()
     if s.layout.schedule is not None:  # gradients are ready with the last pass over the weights alone
         last = weight_gradients(by_slot.get("layer_backward", ()), last)
-    window = HIDDEN_SYNC * s.first_layers * last
+    window = framework.get("gradient_window", 1.0) * s.first_layers * last
     hidden = 1.0 - framework.get("gradient_exposed", 0.0)
     overhead = Idle("step overhead", framework.get("step_overhead", 0.0) + 0.0 * s.micro_batches)
     forward, backward = s.layout.forward_passes, s.layout.backward_passes

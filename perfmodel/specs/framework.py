@@ -85,6 +85,8 @@ class TrainingConstants(Spec):
     gradient_pieces: Count = fact(1.0, "1")
     """Collectives in which a layer's gradients are scattered to the shards of the optimizer, and its weights gathered
     after the step: 1, or one per parameter tensor; whole gradients are summed in buckets [1]."""
+    gradient_window: Share = fact(0.9, "0.9")
+    """Share of the last backward pass beside which gradients can travel: the first bucket must fill first [1]."""
     whole_exposed: Number = fact(1.0, "1")
     """Time that sums of whole gradients expose over what scatters to shards of the optimizer would: below 1 where
     buckets are summed during the backward pass and shards after it [1]."""

@@ -30,8 +30,9 @@ def exchange(run: Run, megabytes: float) -> float:
 
 
 def message(run: Run, matrices: float, vectors: float) -> float:
-    """What one rank sends of a model: lists of its matrices, which every rank receives from all other nodes, and its
-    biases and norms whole [ms].
+    """What one rank sends of a model [ms].
+
+    Lists of its matrices, which every rank receives from all other nodes, and its biases and norms whole.
     """
     others = float(run.asked("sparse").devices or 1) - PER_NODE
     lists = 4.0 * matrices * _per_byte(run, "sparse") / others
