@@ -6,6 +6,7 @@ from perfmodel.errors import UnknownName
 from perfmodel.network.bill import Bill, network_bill
 from perfmodel.network.congestion import bandwidth_share
 from perfmodel.network.library import Library, Protocol
+from perfmodel.network.rings import rings_bandwidth
 from perfmodel.network.topology import Network, NetworkLevel
 from perfmodel.specs.collectives import FACTS, LibraryFacts, ProtocolFacts
 from perfmodel.specs.facts import Fact
@@ -105,13 +106,19 @@ def _value(fact: Fact | None) -> float:
 
 
 def _bandwidth(level: Level, devices_below: float, below: float) -> float:
-    """Bandwidth per device: stated, or the interfaces its domain shares, or a taper of the level below."""
+    """Bandwidth per device: stated, interfaces its domain shares, a taper of the level below, or rings over its links.
+
+    Rings enter and leave every domain of the level below once, by one of its devices.
+    """
     if level.bandwidth is not None:
         return level.bandwidth.value
     if level.nics is not None:
         return level.nics.count.value * level.nics.bandwidth.value / devices_below
     if level.taper is not None:
         return level.taper.value * below
+    if level.graph:
+        links = tuple((*e.between, e.bandwidth.value) for e in level.graph)
+        return float(rings_bandwidth(links)) / devices_below
     return below
 
 

@@ -160,7 +160,8 @@ class Level(Spec):
     efficiency: Ratio
     """Share of the bandwidth that large collectives reach."""
     graph: tuple[LinkEdge, ...] = ()
-    """The device links that ``bandwidth`` was derived from, where they are unequal."""
+    """The device links, where they are unequal. Without ``bandwidth`` it follows from them: that of the best set of
+    rings through all devices. With it they say what it was derived from."""
     switching: Switching | None = None
     """The switches; left out: any device reaches any, and what collisions cost is in ``efficiency``."""
     in_network_reduction: Ratio | None = None
@@ -169,7 +170,7 @@ class Level(Spec):
     @model_validator(mode="after")
     def _one_bandwidth(self) -> Level:
         given = [n for n in ("bandwidth", "nics", "taper") if getattr(self, n) is not None]
-        if len(given) != 1:
+        if len(given) != 1 and (given or not self.graph):
             raise ValueError(f"exactly one of bandwidth, nics, taper is needed, found {', '.join(given) or 'none'}")
         return self
 

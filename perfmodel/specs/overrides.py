@@ -163,7 +163,9 @@ def _level_paths(system: System, kind: str, quantity: str) -> list[str]:
     for name, level in system.cluster.levels.items():
         if kind not in ("", level.kind):
             continue
-        if quantity == "bandwidth":
+        if quantity == "bandwidth" and not (level.bandwidth or level.nics or level.taper):
+            found += [f"levels.{name}.graph.{i}.bandwidth" for i in range(len(level.graph))]
+        elif quantity == "bandwidth":
             given = "nics.bandwidth" if level.nics else "taper" if level.taper else "bandwidth"
             found.append(f"levels.{name}.{given}")
         else:

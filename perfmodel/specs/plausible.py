@@ -304,6 +304,10 @@ def _fact_at(cluster: Cluster, where: Where) -> Fact | None:
     return value if isinstance(value, Fact) else None
 
 
+MOST_LINKED = 8
+"""Devices of a graph of links from which a bandwidth is derived."""
+
+
 def _level_checks(where: Where, level: Level, *, first: bool) -> None:
     ranges, what = LEVEL_RANGES[level.kind], f"a level of kind {level.kind}"
     _whole((*where, "members"), level.members)
@@ -333,6 +337,11 @@ def _interfaces(where: Where, level: Level, devices: int) -> None:
 
 
 def _graph_checks(where: Where, level: Level, reach: float) -> None:
+    if level.graph and not (level.bandwidth or level.nics or level.taper):
+        joined = {end for edge in level.graph for end in edge.between}
+        if not 2 <= len(joined) == reach <= MOST_LINKED:
+            message = f"a bandwidth follows from links that join all of {reach:.0f} devices, {MOST_LINKED} at most"
+            raise FieldError(message, where, found=f"{len(joined)} devices", allowed="or give the bandwidth")
     seen: set[frozenset[int]] = set()
     for i, edge in enumerate(level.graph):
         steps, ends = (*where, i, "between"), list(edge.between)
