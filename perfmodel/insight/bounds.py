@@ -227,7 +227,7 @@ _MODELLED = {
     "reduce-scatter": (modelled.reduce_scatter, least_of.all_gather_bound),
     "all-reduce": (modelled.all_reduce, least_of.all_reduce_bound),
     "all-to-all": (modelled.all_to_all, least_of.all_to_all_bound),
-    "broadcast": (modelled.broadcast, None),
+    "broadcast": (modelled.broadcast, least_of.broadcast_bound),
 }
 
 

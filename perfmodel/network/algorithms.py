@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from perfmodel.elementwise import Scalar, log2, maximum, minimum, where
+from perfmodel.elementwise import Scalar, ceil, log2, maximum, minimum, where
 from perfmodel.network.library import Path
 from perfmodel.network.topology import Group, Network, NetworkLevel
 
@@ -61,6 +61,22 @@ def ring(network: Network, group: Group) -> Path:
 def ring_twice(network: Network, group: Group) -> Path:
     """Scatter the sums, then gather them, along the same ring."""
     return _ring(network, group, 2.0)
+
+
+def both_ways(network: Network, group: Group) -> Path:
+    r"""A ring each way, half of the data on either: :math:`\lceil (n-1)/2 \rceil` steps, the bytes of one ring."""
+    path = _ring(network, group, 1.0)
+    return path._replace(latency=_halved(group, path.latency), stored=_halved(group, path.stored))
+
+
+def both_ways_twice(network: Network, group: Group) -> Path:
+    """Scatter the sums, then gather them, along a ring each way."""
+    path = _ring(network, group, 2.0)
+    return path._replace(latency=_halved(group, path.latency), stored=_halved(group, path.stored))
+
+
+def _halved(group: Group, latency: Scalar) -> Scalar:
+    return latency * ceil((group.size - 1.0) / 2.0) / maximum(group.size - 1.0, 1.0)
 
 
 def _by_levels(network: Network, group: Group, rounds: float, steps_of: Callable[[Scalar], Scalar]) -> Path:
@@ -243,6 +259,8 @@ def neighbour(network: Network, group: Group) -> Path:
 PATHS: Mapping[str, Callable[[Network, Group], Path]] = {
     "ring": ring,
     "ring_twice": ring_twice,
+    "both_ways": both_ways,
+    "both_ways_twice": both_ways_twice,
     "hierarchical": hierarchical,
     "hierarchical_twice": hierarchical_twice,
     "overlapping": overlapping,
@@ -264,12 +282,14 @@ PATHS: Mapping[str, Callable[[Network, Group], Path]] = {
 OPERATIONS: Mapping[str, Mapping[str, str]] = {
     "all_gather": {
         "ring": "ring",
+        "both_ways": "both_ways",
         "hierarchical": "hierarchical",
         "overlapping": "overlapping",
         "recursive": "recursive",
     },
     "all_reduce": {
         "ring": "ring_twice",
+        "both_ways": "both_ways_twice",
         "hierarchical": "hierarchical_twice",
         "overlapping": "overlapping_twice",
         "recursive": "recursive_twice",
@@ -283,6 +303,7 @@ OPERATIONS: Mapping[str, Mapping[str, str]] = {
     "broadcast": {
         "broadcast_tree": "broadcast_tree",
         "ring": "ring_twice",
+        "both_ways": "both_ways_twice",
         "hierarchical": "hierarchical_twice",
         "overlapping": "overlapping_twice",
         "recursive": "recursive_twice",

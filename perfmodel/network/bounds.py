@@ -15,7 +15,7 @@ from perfmodel.network.library import IDEAL
 from perfmodel.network.topology import Group, Network, NetworkLevel
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["all_gather_bound", "all_reduce_bound", "all_to_all_bound", "least_step"]
+__all__ = ["all_gather_bound", "all_reduce_bound", "all_to_all_bound", "broadcast_bound", "least_step"]
 
 
 def least_step(network: Network) -> Scalar:
@@ -75,4 +75,15 @@ def all_to_all_bound(network: Network, group: Group, size: Bytes) -> Seconds:
     for level, below, members in _levels(network, group):
         leaving = size * (group.size - below) / group.size / level.bandwidth
         bound = maximum(bound, where(members > below, leaving, 0.0))
+    return bound
+
+
+def broadcast_bound(network: Network, group: Group, size: Bytes) -> Seconds:
+    r"""Every domain but that of the root must receive all there is through the links it has [s].
+
+    .. math:: \max_l \frac{V}{m_{l-1} b_l}\quad\text{and}\quad \log_2 n\;\alpha_{\min}
+    """
+    bound = _least_latency(network, group)
+    for level, below, members in _levels(network, group):
+        bound = maximum(bound, where(members > below, size / (below * level.bandwidth), 0.0))
     return bound

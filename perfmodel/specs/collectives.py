@@ -26,6 +26,7 @@ USUAL = "library "
 
 Algorithm = Literal[
     "ring",
+    "both_ways",
     "hierarchical",
     "overlapping",
     "recursive",

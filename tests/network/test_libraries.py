@@ -37,6 +37,7 @@ def test_no_library_beats_the_bounds_and_more_bytes_take_longer(machine: str, li
         (c.all_gather, bounds.all_gather_bound),
         (c.all_reduce, bounds.all_reduce_bound),
         (c.all_to_all, bounds.all_to_all_bound),
+        (c.broadcast, bounds.broadcast_bound),
     )
     for ranks in counts(network):
         group = nearest(network, ranks)
@@ -105,6 +106,8 @@ def test_shapes_of_algorithms() -> None:
     expected = {
         "ring": (15, 15 / 16),
         "ring_twice": (30, 30 / 16),
+        "both_ways": (8, 15 / 16),
+        "both_ways_twice": (16, 30 / 16),
         "recursive": (4, 15 / 16),
         "recursive_twice": (8, 30 / 16),
         "tree": (8, 30 / 16),
