@@ -27,7 +27,8 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
     named = situation.choices(NAME)
     for name in named:
         if name not in possible:
-            raise UnknownName("way of writing checkpoints", name, possible, remedy=f"on {situation.machine.name}")
+            there = (SYNCHRONOUS, *possible)
+            raise UnknownName("way of writing checkpoints", name, there, remedy="there are " + ", ".join(there))
     return (Axis.of("checkpoints", [SYNCHRONOUS, *(named or possible)], structural=True),)
 
 
