@@ -21,6 +21,7 @@ from perfmodel.phases.serving import Passes, evaluate_passes
 from perfmodel.serving.offline import most_batch
 from perfmodel.serving.pools import Pools
 from perfmodel.serving.steady import Replica, evaluate_serving
+from perfmodel.specs.architecture import Moe
 from perfmodel.specs.framework import ServingFramework, load_framework
 from perfmodel.specs.overrides import override
 from perfmodel.specs.system import System, load_system
@@ -90,11 +91,10 @@ class Block:
         situation = self.situation._replace(workload=workload)
         return evaluate_passes(x, self.techniques, situation, self.machine, self.network, constants, self.memo)
 
-    def evaluate(self, constants: Constants) -> Replica:
-        """The replica of every row under given framework constants."""
-        return evaluate_serving(
-            self.x, self.techniques, self.situation, self.machine, self.network, constants, self.memo
-        )
+    def evaluate(self, constants: Constants, **columns: Any) -> Replica:
+        """The replica of every row under given framework constants, some columns changed."""
+        x = SimpleNamespace(**{**vars(self.x), **columns})
+        return evaluate_serving(x, self.techniques, self.situation, self.machine, self.network, constants, self.memo)
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,12 @@ def framework_of(name: str) -> ServingFramework:
 
 
 @lru_cache(maxsize=64)
-def _system(cluster: str, nodes: int) -> System:
-    """The cluster with at least so many nodes."""
+def _system(cluster: str, nodes: int, cap: float) -> System:
+    """The cluster with at least so many nodes, its devices at a share of their power limit."""
     system = load_system(cluster)
+    power = system.accelerator.power
+    if cap < 1.0 and power is not None:
+        system = override(system, {"power_cap": f"{cap * power.limit.value} W"})
     return override(system, {"nodes": float(nodes)}) if nodes > system.cluster.nodes.value else system
 
 
@@ -131,7 +134,13 @@ def blocks(rows: Sequence[ServingRow]) -> list[Block]:
 
 
 def _devices(row: ServingRow) -> int:
-    return int(row.columns["tp"] * row.columns["ep"] * row.columns["pp"])
+    return int(row.columns.get("devices", 0.0) or row.columns["tp"] * row.columns["ep"] * row.columns["pp"])
+
+
+def _one_node(setup: Setup, devices: int) -> int:
+    """Devices of the largest replica of a system whose layout is searched."""
+    node = load_system(setup.cluster).cluster.node.accelerator.count
+    return min(devices, int(node))
 
 
 def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
@@ -142,8 +151,10 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         others = [replace(row, columns=x, prefill=None) for row, x in zip(rows, plans, strict=True)]
         prefill = _block(setup, others, order)
     most = max(map(_devices, rows))
+    if rows[0].mode == "best":
+        most = _one_node(setup, most)
     per_node = load_system(setup.cluster).cluster.node.accelerator.count
-    system = _system(setup.cluster, -(-most // per_node))
+    system = _system(setup.cluster, -(-most // per_node), setup.cap)
     framework = framework_of(setup.framework)
     machine = build_machine(system, framework.kernels, framework.covers)
     techniques = techniques_for("serving")
@@ -201,11 +212,18 @@ def stated_constants(block: Block) -> Constants:
 
 
 def _closed(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
-    """Means over all requests of clients that send the next when one is answered, the first of all at once."""
-    replica = block.evaluate(constants)
+    """Means over all requests of clients that send the next when one is answered, the first of all at once.
+
+    Where requests stay in step, every first token waits for half of the prompts of a round, and every later one only
+    for the prompts that came after its own.
+    """
     output, batch = block.situation.workload.output, block.x.batch
-    first = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
-    return replica.tpot, first, batch * output / (first + (output - 1.0) * replica.tpot)
+    replica = block.evaluate(constants)
+    together = np.array([row.in_step for row in block.rows])
+    tpot = np.where(together, 0.5 * (replica.pass_seconds + replica.tpot), replica.tpot)
+    spread = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
+    first = np.where(together, replica.burst, spread)
+    return tpot, first, batch * output / (first + (output - 1.0) * tpot)
 
 
 def _static(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
@@ -242,4 +260,27 @@ def _pools(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     return load.tpot, ttft, clients * output / (ttft + (output - 1.0) * load.tpot)
 
 
-_MODES = {"pools": _pools, "closed": _closed, "static": _static, "offline": _offline}
+def _best(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+    """Replicas of the layout with the most output, of those that fit: tensor ranks, or data ranks that share experts.
+
+    Beams of a request count as one answer.
+    """
+    devices, beams = block.x.devices, block.x.beams
+    moe = any(isinstance(run.layer.ffn, Moe) for run in block.situation.architecture.runs)
+    degrees = [2.0**i for i in range(int(block.situation.devices).bit_length()) if 2**i <= block.situation.devices]
+    plans = [(n, 1.0) for n in degrees] + [(1.0, n) for n in degrees[1:] if moe]
+    best = tuple(np.zeros(len(block.rows)) for _ in range(3))
+    for tp, ep in plans:
+        one = np.ones(len(block.rows))
+        layout = {"tp": tp * one, "ep": ep * one, "batch": ep * one}
+        alone = block.evaluate(constants, **layout)
+        held = most_batch(alone, block.machine, constants)
+        full = block.evaluate(constants, **{**layout, "batch": held})
+        fits = (alone.ratios[f"{block.machine.main.tier} memory"] <= 1.0) & (devices % (tp * ep) == 0.0)
+        rate = np.where(fits, devices / (tp * ep) * held / full.tpot / beams, 0.0)
+        found = (full.tpot, full.ttft, rate)
+        best = tuple(np.where(rate > best[2], new, old) for new, old in zip(found, best, strict=True))
+    return best[0], best[1], best[2]
+
+
+_MODES = {"best": _best, "pools": _pools, "closed": _closed, "static": _static, "offline": _offline}

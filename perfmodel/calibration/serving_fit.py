@@ -25,7 +25,7 @@ from perfmodel.specs.locate import find_framework
 __all__ = ["BOUNDS", "ServingFit", "fit_constants", "fit_serving", "held_out_errors", "told_apart"]
 
 Array = NDArray[np.float64]
-FITTED = ("tpot", "ttft")
+FITTED = ("tpot", "ttft", "throughput")
 
 
 class Range(NamedTuple):
@@ -47,7 +47,7 @@ BOUNDS: dict[str, Range] = {
     "polling": Range(1.0, 40.0, 1.0),
 }
 """Every constant that a fit may move."""
-SCALES = {"tpot": 0.08, "ttft": 0.35}
+SCALES = {"tpot": 0.08, "ttft": 0.35, "throughput": 0.12}
 """Relative error at which a residual stops counting fully."""
 
 
@@ -83,6 +83,11 @@ def told_apart(rows: Sequence[ServingRow]) -> list[ServingRow]:
     return list(found.values())
 
 
+def _tells(row: ServingRow, metric: str) -> bool:
+    """Whether a fit looks at a metric of a row: of closed loops the two times, which imply the rate."""
+    return metric in row.measured and (metric != "throughput" or "tpot" not in row.measured)
+
+
 def _weights(rows: Sequence[ServingRow]) -> Array:
     """Weight of every row: cohorts count with the fourth root of their size taken off."""
     counts: dict[tuple[str, ...], int] = {}
@@ -95,7 +100,7 @@ def _told(rows: Sequence[ServingRow]) -> list[ServingRow]:
     """Rows that tell of the batch and the passes they say: neither queued nor speculating."""
     prepared = blocks(rows)
     aside = set_aside(rows, "tpot", speculating(rows, predict(prepared).tpot))
-    return [row for i, row in enumerate(rows) if i not in aside and "tpot" in row.measured]
+    return [row for i, row in enumerate(rows) if i not in aside and any(_tells(row, m) for m in FITTED)]
 
 
 def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
@@ -109,7 +114,7 @@ def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
     from scipy.optimize import least_squares
 
     prepared, weights = blocks(rows), _weights(rows)
-    known = {m: np.array([i for i, row in enumerate(rows) if m in row.measured]) for m in FITTED}
+    known = {m: np.array([i for i, row in enumerate(rows) if _tells(row, m)], dtype=int) for m in FITTED}
     logs = {m: np.log([rows[i].measured[m] for i in known[m]]) for m in FITTED}
     ranges = [BOUNDS[n.partition("@")[0]] for n in names]
     low, width = np.array([r.low for r in ranges]), np.array([r.high - r.low for r in ranges])
@@ -136,7 +141,7 @@ def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
 
 def _errors(rows: Sequence[ServingRow], constants: Callable[[Block], Mapping[str, float]]) -> dict[str, Array]:
     made = predict(blocks(rows), constants)
-    pairs = {m: [(i, r.measured[m]) for i, r in enumerate(rows) if m in r.measured] for m in FITTED}
+    pairs = {m: [(i, r.measured[m]) for i, r in enumerate(rows) if _tells(r, m)] for m in FITTED}
     return {m: np.array([getattr(made, m)[i] / t - 1.0 for i, t in own]) for m, own in pairs.items()}
 
 
@@ -169,7 +174,7 @@ def fit_serving(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()) -
     only : frameworks to fit; all of them by default.
     """
     everything = [row for path in paths for row in serving_rows(path, reader_of(path))[0]]
-    rows = [row for row in everything if row.mode in ("closed", "static")]
+    rows = [row for row in everything if row.mode != "pools"]
     found = []
     for entry in sources().fits:
         own = told_apart([r for r in rows if r.setup.framework == entry.framework])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perfmodel.calibration.model import Unpredictable
-from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, model_of, sources
+from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, in_step, model_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
 
 __all__ = ["HEADER", "ServingRow", "Setup", "layout_of", "number", "origin_of", "read_row", "serving_rows"]
@@ -32,6 +32,8 @@ class Setup(NamedTuple):
     cluster: str
     framework: str
     kv_format: str
+    cap: float = 1.0
+    """Share of the devices' power limit that they may draw [1]."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class ServingRow:
     prefill: Mapping[str, float] | None = None
     """Plan columns of a prefill worker where workers are disaggregated: ``columns`` are then those of a decode worker,
     their batch all requests that clients have open."""
+    in_step: bool = False
+    """All requests begin and end together, round by round."""
     workers: tuple[float, float] = (0.0, 1.0)
     """Prefill and decode workers."""
 
@@ -187,6 +191,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         mode="pools" if pools else "closed",
         prefill=None if prefill is None else {n: v for n, v in prefill.items() if n != "data"},
         workers=workers,
+        in_step=in_step(row),
     )
 
 

@@ -18,7 +18,17 @@ from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["cache_format", "cluster_of", "framework_of", "model_named", "model_of", "setting_of", "sources"]
+__all__ = [
+    "cache_format",
+    "cluster_of",
+    "framework_of",
+    "in_step",
+    "lengths_of",
+    "model_named",
+    "model_of",
+    "setting_of",
+    "sources",
+]
 
 Part = Literal["attention", "router", "shared", "mlp", "experts", "head"]
 
@@ -54,6 +64,17 @@ class SoftwareEntry(Spec):
     when: dict[str, str]
     framework: str
     cache: str
+
+
+class LengthEntry(Spec):
+    """Mean tokens of the requests of a benchmark."""
+
+    name: str
+    prompt: float
+    output: float
+    beams: float
+    """Sequences that a request decodes at the same time."""
+    why: str
 
 
 class CacheEntry(Spec):
@@ -96,11 +117,14 @@ class Sources(Spec):
     """Contents of ``serving_sources.yaml``."""
 
     machines: tuple[MachineEntry, ...]
+    lengths: tuple[LengthEntry, ...]
     software: tuple[SoftwareEntry, ...]
     models: tuple[ModelEntry, ...]
     frameworks: tuple[FrameworkEntry, ...]
     caches: tuple[CacheEntry, ...]
     weights: tuple[WeightEntry, ...]
+    in_step: tuple[dict[str, str], ...]
+    """Runs whose requests begin and end together, round by round."""
     drafts: str
     """Models released with a head that drafts tokens."""
     speculation: SpeculationEntry
@@ -149,6 +173,19 @@ def framework_of(name: str) -> str:
 def cache_format(row: Mapping[str, str]) -> str:
     """Format of the key-value cache of a row."""
     return next(e.format for e in sources().caches if _fits(e.when, row))
+
+
+def lengths_of(model: str) -> LengthEntry:
+    """Mean lengths of a benchmark's requests; ``Unpredictable`` where its data set is not known."""
+    for entry in sources().lengths:
+        if re.search(entry.name, model.replace("_", "."), re.IGNORECASE):
+            return entry
+    raise Unpredictable(f"the lengths of the requests are not known for {model}")
+
+
+def in_step(row: Mapping[str, str]) -> bool:
+    """Whether all requests of a row begin and end together, round by round."""
+    return any(_fits(when, row) for when in sources().in_step)
 
 
 def setting_of(row: Mapping[str, str]) -> tuple[str, str]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from perfmodel.calibration.model import Unpredictable
 from perfmodel.calibration.serving_rows import MILLI, ServingRow, Setup, number, origin_of
-from perfmodel.calibration.serving_sources import cluster_of, model_of, setting_of
+from perfmodel.calibration.serving_sources import cluster_of, lengths_of, model_of, setting_of
 from perfmodel.specs.architecture import Moe
 
-__all__ = ["READERS", "offline_row", "phases_row", "static_row"]
+__all__ = ["READERS", "offline_row", "phases_row", "published_row", "static_row", "submission_row"]
 
 Row = Mapping[str, str]
+
+
+PRECISIONS = {"nvfp4": "fp4", "fp16": "bf16", "uint4": "int4", "w4a16": "int4-all"}
+"""What tables call formats, where it is not what checkpoints are called."""
 
 
 def _row(line: int, row: Row, mode: str, columns: Mapping[str, float], measured: Mapping[str, float]) -> ServingRow:
@@ -21,10 +26,10 @@ def _row(line: int, row: Row, mode: str, columns: Mapping[str, float], measured:
     if prompt < 1 or output < 1 or not measured:
         raise Unpredictable("the lengths or the measurement are not stated")
     precision = re.sub(r"\(.*", "", row.get("dtype", ""))
-    precision = {"nvfp4": "fp4", "fp16": "bf16"}.get(precision, precision)
+    precision = PRECISIONS.get(precision.lower(), precision.lower())
     named = {**row, "precision": precision, "system": row.get("gpu", "")}
     software, kv_format = setting_of(named)
-    devices = int(columns["tp"] * columns["ep"] * columns["pp"])
+    devices = int(columns.get("devices", columns["tp"] * columns["ep"] * columns["pp"]))
     return ServingRow(
         line=line,
         origin=origin_of(row),
@@ -46,13 +51,18 @@ def _plan(row: Row, batch: float) -> dict[str, float]:
     return {"tp": tp, "ep": 1.0, "expert_tensor": 1.0, "pp": pp, "batch": batch}
 
 
+HALF = 0.5
+"""Share of the power limit under the cap of published phases: P. Patel et al. (Splitwise), arXiv:2311.18677, cap its
+token machines at half of 700 W [1]."""
+
+
 def phases_row(line: int, row: Row) -> ServingRow:
     """Prefill and decode of a static batch, timed apart."""
-    if "capped" in row.get("gpu", ""):
-        raise Unpredictable("the power cap is not stated")
     measured = {"tpot": number(row, "tpot_ms") * MILLI, "ttft": number(row, "ttft_ms") * MILLI}
     measured = {name: value for name, value in measured.items() if value > 0.0}
-    return _row(line, row, "static", _plan(row, number(row, "batch") or 1.0), measured)
+    found = _row(line, row, "static", _plan(row, number(row, "batch") or 1.0), measured)
+    cap = HALF if "capped" in row.get("gpu", "") else 1.0
+    return replace(found, setup=found.setup._replace(cap=cap))
 
 
 def static_row(line: int, row: Row) -> ServingRow:
@@ -74,9 +84,45 @@ def offline_row(line: int, row: Row) -> ServingRow:
     return found
 
 
+def submission_row(line: int, row: Row) -> ServingRow:
+    """Most output tokens per second of a submitted system, whose layout is not published: the best that fits.
+
+    Beams of a request share its prompt, in computing as in the cache: each counts as a sequence with its part of it.
+    """
+    if row.get("scenario") != "Offline":
+        raise Unpredictable("requests under latency limits: the rate at which they came is not output alone")
+    name, accelerator = row.get("model", ""), row.get("accelerator", "")
+    if "(x" in accelerator:
+        raise Unpredictable("two kinds of accelerators in one system")
+    lengths = lengths_of(name)
+    label = re.match(r"[A-Za-z]+( ?LLMBoost)?", row.get("framework", "") or "unstated")
+    precision = row.get("dtype", "") or ("fp4" if re.search("b200|b300", accelerator, re.IGNORECASE) else "fp8")
+    short = re.sub(r"-(99|99\.9)$", "", name).replace("_", ".")
+    said = {"gpu": accelerator, "dtype": precision, "framework": label[0] if label else "unstated", "model": short}
+    named = {**row, **said, "isl": str(lengths.prompt / lengths.beams), "osl": str(lengths.output)}
+    devices, rate = max(1.0, number(row, "num_gpus")), number(row, "output_tok_s")
+    plan = {"tp": 1.0, "ep": 1.0, "expert_tensor": 1.0, "pp": 1.0, "batch": 1.0}
+    columns = {**plan, "devices": devices, "beams": lengths.beams}
+    return _row(line, named, "best", columns, {"throughput": rate} if rate else {})
+
+
+def published_row(line: int, row: Row) -> ServingRow:
+    """Rows of vendors' pages: static batches, offline runs, time per token of one sequence."""
+    plan, mode = _plan(row, number(row, "batch_or_concurrency") or 1.0), row.get("mode", "")
+    tpot, rate = number(row, "tpot_ms") * MILLI, number(row, "throughput_tok_s")
+    if tpot:
+        alone = {**row, "isl": row.get("isl") or SHORT[0], "osl": row.get("osl") or SHORT[1]}
+        return _row(line, alone, "static", plan, {"tpot": tpot})
+    return _row(line, row, "offline" if "offline" in mode else "static", plan, {"throughput": rate} if rate else {})
+
+
+SHORT = ("4", "200")
+"""Tokens of prompt and answer where only the time of a token is stated: the setting of that benchmark."""
 READERS: tuple[tuple[frozenset[str], Callable[[int, Row], ServingRow]], ...] = (
     (frozenset({"ttft_ms", "tpot_ms", "n_repeats", "batch", "isl", "osl"}), phases_row),
     (frozenset({"output_tok_s", "ttft_ms", "unit", "batch", "isl", "osl"}), static_row),
     (frozenset({"output_tok_s", "parallel", "attn_dp", "isl", "osl"}), offline_row),
+    (frozenset({"output_tok_s", "scenario", "submitter", "accelerator", "num_gpus"}), submission_row),
+    (frozenset({"throughput_tok_s", "throughput_kind", "tpot_ms", "batch_or_concurrency"}), published_row),
 )
 """Readers by the columns that tell their tables."""

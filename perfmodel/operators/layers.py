@@ -217,8 +217,9 @@ def _core(
 ) -> Call:
     context = s.context - s.unread if window is None else s.context
     if s.decode:
+        read = q_heads if s.ungrouped else kv_heads
         work = attn.decode_attention(
-            s.sequences, q_heads, kv_heads, head_dim, value_dim, context,
+            s.sequences, q_heads, read, head_dim, value_dim, context,
             queries=s.queries, window=window, kv_bytes=s.kv_bytes, format=s.cache_format,
         )  # fmt: skip
         return Call("attention", work, 1.0, "attention core", "attention core")

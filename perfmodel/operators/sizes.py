@@ -34,6 +34,7 @@ class Sizes:
     decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
     materialise : scores are written to memory (attention before fused kernels).
     fused_residual : one kernel adds the residual and normalises.
+    ungrouped : attention over the cache reads a key-value head once for every query head that shares it.
     unread : cached tokens of a sequence that a query passes over.
     compared : keys of a sequence that a query reads without their values, to choose what it reads.
     pieces, piece : sequences begin with so many pieces of so many new tokens each, which attend within themselves.
@@ -62,6 +63,7 @@ class Sizes:
     decode: bool = False
     materialise: bool = False
     fused_residual: bool = False
+    ungrouped: bool = False
     unread: Scalar = 0.0
     compared: Scalar = 0.0
     pieces: Scalar = 0.0

@@ -122,6 +122,7 @@ def pass_sizes(
         cache_format="fp8" if narrow else "bf16",
         decode=decode,
         fused_residual="residual" in main.covers,
+        ungrouped="ungrouped" in main.covers,
     )
 
 

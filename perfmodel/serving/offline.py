@@ -22,11 +22,12 @@ def most_batch(replica: Replica, machine: Machine, constants: Mapping[str, float
     ----------
     replica : evaluated at any batch.
     machine : whose memory holds weights and cache.
-    constants : ``most_running``, requests that one engine admits.
+    constants : ``most_running``, requests that one engine admits; ``cache_fill``, share of their output held for each.
     """
     s, workload = replica.settled, replica.settled.situation.workload
     ranks = s.split("batch")
-    share = (workload.prompt + MEAN_FILL * workload.output) / (1.0 * (workload.prompt + workload.output))
+    fill = constants.get("cache_fill", MEAN_FILL)
+    share = (workload.prompt + fill * workload.output) / (1.0 * (workload.prompt + workload.output))
     lines = [line for line in replica.ledgers["first"] if line.tier == machine.main.tier]
     cache = add_up([line.bytes for line in lines if line.name == "KV cache"]) / s.batch * share
     free = machine.main.capacity - add_up([line.bytes for line in lines if line.name != "KV cache"])

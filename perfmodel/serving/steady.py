@@ -66,7 +66,7 @@ def closed_loop(
     output : output tokens of a request.
     stages : pipeline stages; a prefill holds one of them at a time.
     tokens_per_pass : tokens a request gains per decode pass.
-    request_overhead : host time per request [s].
+    request_overhead : host time of a pass that admits requests: it is launched from the host, not replayed [s].
     stall : what a prompt adds to the passes of the others; a prefill by default [s].
     own : prefill beside the decodes of the others; a prefill by default [s].
     first_token : time to the first token outside passes [s].
@@ -82,9 +82,10 @@ def closed_loop(
     >>> closed_loop(0.02, 0.1, batch=1, output=100).tpot
     0.02
     """
-    stall = (prefill_seconds if stall is None else stall) / stages + request_overhead
     own = prefill_seconds if own is None else own
     others = maximum(batch - 1.0, 0.0)
+    admitted = maximum(others * tokens_per_pass / output, 1.0)  # prompts in one pass, of those that begin together
+    stall = (prefill_seconds if stall is None else stall) / stages + request_overhead / admitted
     decode = pass_seconds / tokens_per_pass
     tpot = decode + others / output * stall
     if not is_nothing(link):

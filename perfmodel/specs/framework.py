@@ -127,7 +127,7 @@ class ServingConstants(Spec):
     launch_per_operation: Duration
     """Least time of one logical operation of a layer, replayed from a graph [s]."""
     request_overhead: Duration
-    """Host time per request: tokenising, admission, first launch [s]."""
+    """Host time of a pass that admits requests: scheduling, and launches that no graph replays [s]."""
     runtime_memory: Capacity
     """Device memory of context and libraries that no tensor holds; with all else where nothing more is stated [B]."""
     memory_utilisation: Ratio
@@ -154,6 +154,9 @@ class ServingConstants(Spec):
     """Memory traffic of norms, activations and residuals over that of the operators counted [1]."""
     most_running: Count = fact(2048.0, "1")
     """Requests that one engine decodes together at most [1]."""
+    cache_fill: Share = fact(0.55, "0.55")
+    """Share of their output that requests of a full engine hold in the cache on average; 1 where admission reserves all
+    of it [1]."""
     polling: Number = fact(1.0, "1")
     """Passes between two looks at the queue of new requests [1]."""
     hand_over: Duration = fact(0.0, "0 s")
@@ -178,9 +181,10 @@ class _Described(Spec):
     version: str
     kernels: str = ""
     """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
-    covers: tuple[Literal["rotary", "residual", "quantise"], ...] = ()
+    covers: tuple[Literal["rotary", "residual", "quantise", "ungrouped"], ...] = ()
     """Work that its kernels do besides: rotation inside measured attention; the residual addition inside norms; writing
-    activations in the format of the next product inside the kernel in front of it."""
+    activations in the format of the next product inside the kernel in front of it; ``ungrouped``, reading a cached head
+    again for every query head that shares it."""
     all_reduce: str = ""
     """Library of all-reduces of its own, used where it is the quicker and ranks share device links."""
     sources: dict[str, str]
