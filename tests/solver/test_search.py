@@ -36,21 +36,24 @@ CASES: dict[str, Any] = {
                                         "optimizer_group": [1, ALL], "optimizer_host": 0},
     ),
     "experts": lambda: training(
-        "mixtral-8x7b", "dgx-h100", 64, {"tp": [1, 2], "pp": [1, 2, 4], "cp": 1, "ep": [1, 4, 8, 16],
-                                         "micro_batch": [1, 2], "optimizer_host": 0, "optimizer_group": ALL},
+        "mixtral-8x7b", "dgx-h100", 64, {"tp": [1, 2], "pp": [1, 2], "cp": 1, "ep": [1, 8, 16],
+                                         "micro_batch": [1, 2], "recompute": [0, 2], "optimizer_host": 0, "optimizer_group": ALL},
     ),
     "local steps": lambda: training(
         "llama-2-7b", "dgx-h100", 32, {"tp": [1, 2], "pp": 1, "cp": 1, "micro_batch": [1, 2], "optimizer_host": 0,
-                                       "weights_group": 1},
+                                       "weights_group": 1, "recompute": 0},
         use=("local_steps", "compressed_collectives"), loss=0.02,
     ),
     "free device count": lambda: setting(
         "llama-2-7b", "h200-8x", "pretrain", objective="cost", changes={"sequence": 2048},
-        pin={"devices": [1, 2, 4, 8], "tp": [1, 2, 4], "cp": 1, "micro_batch": [1, 4], "optimizer_host": 0},
+        pin={"devices": [2, 4, 8], "tp": [1, 2], "pp": [1, 2], "cp": 1, "micro_batch": [1, 4], "optimizer_host": 0},
     ),
-    "chat": lambda: setting("llama-3.1-70b", "h200-8x", "chat", pin={"pp": [1, 2, 3]}),
+    "chat": lambda: setting(
+        "llama-3.1-70b", "h200-8x", "chat", pin={"pp": [1, 2, 3], "batch": [1, 6, 32, 64, 96, 128, 512]}
+    ),
     "chat on two kinds of engine": lambda: setting(
-        "llama-2-13b", "npu-pim", "chat", pin={"pp": [1, 2], "tp": [1, 2, 4, 8]}, use=("packed_weights",),
+        "llama-2-13b", "npu-pim", "chat", use=("packed_weights",),
+        pin={"pp": [1, 2], "tp": [1, 4, 8], "batch": [1, 8, 40, 64, 128, 256]},
     ),
     "experts served": lambda: setting(
         "mixtral-8x22b", "dgx-h100", "chat", devices=16, pin={"pp": 1, "batch": [1, 8, 48, 256, 1024]},
