@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.calibration.claims.run import Run
 
-__all__ = ["volume_growth"]
+__all__ = ["short_sequences", "volume_growth"]
 
 
 def volume_growth(run: Run) -> float:
@@ -16,3 +16,13 @@ def volume_growth(run: Run) -> float:
         return sum(row.busy_seconds for row in plan.terms if row.name == "state exchange")
 
     return exchanged(2097152) / exchanged(131072)
+
+
+def short_sequences(run: Run) -> float:
+    """Step with a ring of tokens over the step with a gather of states, 2K tokens."""
+    shorter = {"sequence": 2048, "global_batch": 2048}
+    ring, gather = (
+        run.evaluate(run.asked(name).model_copy(update={"workload_changes": shorter})).seconds
+        for name in ("ring", "gather")
+    )
+    return ring / gather

@@ -11,7 +11,7 @@ from perfmodel.calibration.claims.run import Run
 from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.specs.locate import find_hardware
 
-__all__ = ["hashed_8_8", "hashed_16_16", "hashed_64_16", "routed", "split_over_spray"]
+__all__ = ["hashed_8_8", "hashed_16_16", "hashed_64_16", "routed", "split_over_spray", "whole_12_8", "whole_24_16"]
 
 
 def routed(run: Run, routing: str, flows: int, paths: int, plan: str | None = None) -> EvaluatedPlan:
@@ -45,3 +45,5 @@ def split_over_spray(run: Run) -> float:
 hashed_16_16 = partial(_over_spray, routing="ecmp", flows=16, paths=16)
 hashed_8_8 = partial(_over_spray, routing="ecmp", flows=8, paths=8)
 hashed_64_16 = partial(_over_spray, routing="ecmp", flows=64, paths=16)
+whole_12_8 = partial(_over_spray, routing="single", flows=12, paths=8)
+whole_24_16 = partial(_over_spray, routing="single", flows=24, paths=16)
