@@ -1,7 +1,8 @@
 r"""Exchange of tokens with the ranks that hold their experts: level by level, or by kernels made for it.
 
 Level by level, ranks first exchange inside the node what is meant for the same place of any node, then among the ranks
-of equal place: the bytes between nodes are those of the direct exchange, in fewer and longer messages.
+of equal place: the bytes between nodes are those of the direct exchange, in fewer and longer messages. Or a token
+crosses to a node once, however many of its experts lie there, and is handed on inside it.
 
 Kernels made for it (DeepEP, TensorRT-LLM):
 
@@ -22,7 +23,14 @@ from perfmodel.network.collectives import all_to_all
 from perfmodel.network.topology import Group, Network, one_level
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["ExchangeConstants", "exchange_by_level", "expert_exchange", "levels_crossed", "vectors_sent"]
+__all__ = [
+    "ExchangeConstants",
+    "exchange_by_level",
+    "exchange_once",
+    "expert_exchange",
+    "levels_crossed",
+    "vectors_sent",
+]
 
 
 def levels_crossed(group: Group) -> Scalar:
@@ -48,6 +56,29 @@ def exchange_by_level(network: Network, group: Group, size: Bytes) -> Seconds:
     for level in range(len(group.members)):
         seconds = seconds + all_to_all(network, one_level(group, level), size)
     return maximum(seconds, all_to_all_bound(network, group, size))
+
+
+def exchange_once(network: Network, group: Group, vector: Bytes, top_k: Scalar) -> Seconds:
+    r"""Exchange in which a vector crosses to every domain that holds any of its experts once, level by level [s].
+
+    Over level l, :math:`N_l = n/m_{l-1}` domains are told apart, of which ``top_k`` experts touch
+    :math:`N_l(1-(1-1/N_l)^k)`; sums on the way back travel the same way.
+
+    Parameters
+    ----------
+    vector : bytes of one vector of every token of a rank together [B].
+
+    References
+    ----------
+    .. [1] DeepSeek-AI, arXiv:2412.19437, section 3.2.2; W. Lin et al. (HierMoE), arXiv:2508.09591.
+    """
+    seconds: Seconds = 0.0
+    below: Scalar = 1.0
+    for level, members in enumerate(group.members):
+        vectors = vectors_sent(top_k, group.size / below)
+        seconds = seconds + all_to_all(network, one_level(group, level), vector * vectors)
+        below = members
+    return seconds
 
 
 class ExchangeConstants(NamedTuple):

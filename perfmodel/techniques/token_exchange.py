@@ -1,7 +1,8 @@
 """How tokens travel to their experts and back, other than by the all-to-all of the communication library.
 
-Level by level, messages between nodes are fewer and longer; kernels made for the exchange send a token once to every
-rank that holds one of its experts, in the format of the products, and start sooner.
+Level by level, messages between nodes are fewer and longer; by node, a token crosses to a node once; kernels made for
+the exchange send a token once to every rank that holds one of its experts, in the format of the products, and start
+sooner.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from perfmodel.elementwise import Scalar, maximum
 from perfmodel.errors import UnknownName
 from perfmodel.machine.build import Machine
-from perfmodel.network.exchange import exchange_by_level, expert_exchange, levels_crossed, vectors_sent
+from perfmodel.network.exchange import exchange_by_level, exchange_once, expert_exchange, levels_crossed, vectors_sent
 from perfmodel.network.exchange_kernels import ExchangeKernel, measured_exchanges
 from perfmodel.network.topology import Group, Network, device_links
 from perfmodel.operators.formats import storage
@@ -21,10 +22,10 @@ from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan, Settled, TokensSent
 from perfmodel.units import Seconds
 
-__all__ = ["TECHNIQUE", "by_kernel", "by_level"]
+__all__ = ["TECHNIQUE", "by_kernel", "by_level", "by_node"]
 
 NAME = "token_exchange"
-LIBRARY, BY_LEVEL = "library", "by-level"
+LIBRARY, BY_LEVEL, BY_NODE = "library", "by-level", "by-node"
 SCALED = 1.0 + 4.0 / 128.0
 """Bytes of a number in 8 bits with a 32-bit scale for 128 of them [B]."""
 
@@ -33,6 +34,14 @@ def by_level(net: Network, machine: Machine, group: Group, sent: TokensSent) -> 
     """There and back, an exchange per level; between two of them every rank sorts what it holds in memory [s]."""
     sorting = 2.0 * sent.size / machine.main.bandwidth * maximum(levels_crossed(group) - 1.0, 0.0)
     return 2.0 * (exchange_by_level(net, group, sent.size) + sorting)
+
+
+def by_node(net: Network, machine: Machine, group: Group, sent: TokensSent) -> Seconds:
+    """There and back, once to every node that holds any of a token's experts, then inside it, sorted in between [s]."""
+    vector = sent.count * sent.width * sent.element_bytes
+    arrived = vector * vectors_sent(sent.top_k, group.size)
+    sorting = 2.0 * arrived / machine.main.bandwidth * maximum(levels_crossed(group) - 1.0, 0.0)
+    return 2.0 * (exchange_once(net, group, vector, sent.top_k) + sorting)
 
 
 def by_kernel(kernel: ExchangeKernel) -> Callable[[Network, Machine, Group, TokensSent], Seconds]:
@@ -54,6 +63,10 @@ def by_kernel(kernel: ExchangeKernel) -> Callable[[Network, Machine, Group, Toke
     return exchange
 
 
+STEPS: Mapping[str, Callable[[Network, Machine, Group, TokensSent], Seconds]] = {BY_LEVEL: by_level, BY_NODE: by_node}
+"""Exchanges in steps of the library's own calls."""
+
+
 def _kernels(situation: Situation) -> Mapping[str, ExchangeKernel]:
     return measured_exchanges(situation.machine.name, situation.machine.family)
 
@@ -61,7 +74,7 @@ def _kernels(situation: Situation) -> Mapping[str, ExchangeKernel]:
 def axes(situation: Situation) -> tuple[Axis, ...]:
     """For models with experts: the library, level by level, and the kernels measured on such machines."""
     routed = any(isinstance(run.layer.ffn, Moe) for run in situation.architecture.runs)
-    found = [BY_LEVEL, *_kernels(situation)] if routed else []
+    found = [*STEPS, *_kernels(situation)] if routed else []
     named = situation.choices(NAME)
     for name in named:
         if name not in found:
@@ -73,15 +86,15 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     """The function that times the exchange, where it is not the library's."""
     if x.token_exchange == LIBRARY:
         return {}
-    if x.token_exchange == BY_LEVEL:
-        return {"token_exchange": by_level}
+    if x.token_exchange in STEPS:
+        return {"token_exchange": STEPS[x.token_exchange]}
     return {"token_exchange": by_kernel(_kernels(situation)[x.token_exchange])}
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     """Kernels are known among ranks that share device links: beyond them nothing was measured."""
     del situation
-    if x.token_exchange in (LIBRARY, BY_LEVEL):
+    if x.token_exchange in (LIBRARY, *STEPS):
         return {}
     group = s.along("expert")
     return {"measured exchange": group.size / device_links(s.network, group)}
@@ -94,7 +107,7 @@ def describe(x: Plan) -> str:
 
 TECHNIQUE = Technique(
     name=NAME,
-    summary="tokens travel to their experts level by level, or by kernels made for it",
+    summary="tokens travel to their experts level by level, once per node, or by kernels made for it",
     source="X. Nie et al. (HetuMoE), arXiv:2203.14685; DeepSeek-AI (DeepEP), github deepseek-ai/DeepEP; TensorRT-LLM",
     phases=frozenset({"training", "serving"}),
     neutral={"token_exchange": LIBRARY},

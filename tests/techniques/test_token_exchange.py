@@ -12,7 +12,7 @@ from perfmodel.errors import UnknownName
 from perfmodel.network import bounds
 from perfmodel.network import collectives as c
 from perfmodel.network.build import build_network
-from perfmodel.network.exchange import exchange_by_level, levels_crossed
+from perfmodel.network.exchange import exchange_by_level, exchange_once, levels_crossed
 from perfmodel.network.exchange_kernels import measured_exchanges
 from perfmodel.network.topology import Group, Network, NetworkLevel
 from perfmodel.operators.moe import busiest_rank
@@ -138,3 +138,28 @@ def test_capacity_pads_whatever_the_load() -> None:
     padded = exchanged("library", expert_capacity=1.25)
     assert padded / exchanged("library") == pytest.approx(1.25, rel=0.01)
     assert padded == pytest.approx(exchanged("library", expert_capacity=1.25, expert_variation=2.0))
+
+
+def test_a_token_crosses_to_a_node_once() -> None:
+    """Bytes between nodes against drawn experts: 8 of 64 on eight nodes of eight ranks; one expert changes nothing."""
+    rng, wide = np.random.default_rng(2), LEVELS.levels[0]._replace(bandwidth=1e30, latency=0.0)
+    bare = Network((wide, LEVELS.levels[1]._replace(latency=0.0, occupancy=0.0, efficiency=1.0)))
+    group, size = Group((8.0, 64.0)), 1e9
+    seconds = float(exchange_once(bare, group, size, 8.0))
+    experts = np.array([rng.integers(0, 64, 8) for _ in range(4000)])
+    nodes = np.array([len(set(row // 8)) for row in experts])
+    assert seconds * bare.levels[1].bandwidth / size == pytest.approx(nodes.mean() * 7 / 8, rel=0.01)
+    alone = float(exchange_once(LEVELS, group, size, 1.0))
+    assert alone == pytest.approx(float(exchange_by_level(LEVELS, group, size)), rel=0.02)
+
+
+def test_more_experts_of_a_token_share_a_node_the_fewer_nodes_there_are() -> None:
+    """DeepSeek-V3 takes 8 of 256: on two nodes a token crosses once where four copies would."""
+    ways = {way: exchanged_on_nodes(way, 16) for way in ("by-level", "by-node")}
+    assert 1.5 < ways["by-level"] / ways["by-node"] < 8.0
+
+
+def exchanged_on_nodes(way: str, ranks: int) -> float:
+    found = setting("deepseek-v3", "dgx-h100", "pretrain", devices=64, use=("token_exchange",))
+    step = found.problem.evaluate(neutral(found, ep=float(ranks), pp=4.0, token_exchange=way))
+    return sum(float(t.seconds) for t in step.terms if t.name == "expert exchange")
