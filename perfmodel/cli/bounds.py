@@ -176,5 +176,9 @@ def _collective(name: str) -> Callable[..., None]:
     return command
 
 
-for _name in ("broadcast", "reduce", "scatter", "gather", "all-gather", "reduce-scatter", "all-reduce", "all-to-all"):
+_NAMES = (
+    "broadcast", "reduce", "scatter", "gather", "all-gather", "reduce-scatter", "all-reduce", "all-to-all",
+    "point-to-point",
+)  # fmt: skip
+for _name in _NAMES:
     app.command(_name, help=f"Collective {_name} among devices of a machine.")(_collective(_name))

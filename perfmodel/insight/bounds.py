@@ -228,6 +228,7 @@ _MODELLED = {
     "all-reduce": (modelled.all_reduce, least_of.all_reduce_bound),
     "all-to-all": (modelled.all_to_all, least_of.all_to_all_bound),
     "broadcast": (modelled.broadcast, least_of.broadcast_bound),
+    "point-to-point": (modelled.point_to_point, least_of.neighbour_bound),
 }
 
 

@@ -15,7 +15,14 @@ from perfmodel.network.library import IDEAL
 from perfmodel.network.topology import Group, Network, NetworkLevel
 from perfmodel.units import Bytes, Seconds
 
-__all__ = ["all_gather_bound", "all_reduce_bound", "all_to_all_bound", "broadcast_bound", "least_step"]
+__all__ = [
+    "all_gather_bound",
+    "all_reduce_bound",
+    "all_to_all_bound",
+    "broadcast_bound",
+    "least_step",
+    "neighbour_bound",
+]
 
 
 def least_step(network: Network) -> Scalar:
@@ -86,4 +93,14 @@ def broadcast_bound(network: Network, group: Group, size: Bytes) -> Seconds:
     bound = _least_latency(network, group)
     for level, below, members in _levels(network, group):
         bound = maximum(bound, where(members > below, size / (below * level.bandwidth), 0.0))
+    return bound
+
+
+def neighbour_bound(network: Network, group: Group, size: Bytes) -> Seconds:
+    """Every rank sends ``size`` bytes to its successor, those at a border over the level that it is of [s]."""
+    bound: Scalar = 0.0
+    step = least_step(network)
+    for level, below, members in _levels(network, group):
+        message = maximum(size / level.bandwidth, level.latency * step)
+        bound = maximum(bound, where(members > below, message, 0.0))
     return bound

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COLLECTIVES = ["broadcast", "reduce", "scatter", "gather", "all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
+COLLECTIVES = ["broadcast", "reduce", "scatter", "gather", "all-gather", "reduce-scatter", "all-reduce", "all-to-all",
+               "point-to-point"]  # fmt: skip
 SIZES = {
     "gemm": "--m 4096 --n 4096 --k 4096",
     "gemv": "--m 4096 --n 4096",

@@ -38,6 +38,7 @@ def test_no_library_beats_the_bounds_and_more_bytes_take_longer(machine: str, li
         (c.all_reduce, bounds.all_reduce_bound),
         (c.all_to_all, bounds.all_to_all_bound),
         (c.broadcast, bounds.broadcast_bound),
+        (c.point_to_point, bounds.neighbour_bound),
     )
     for ranks in counts(network):
         group = nearest(network, ranks)

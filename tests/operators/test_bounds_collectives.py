@@ -173,6 +173,12 @@ def bruck(wire: Wire, p: int) -> bool:
     return all({i * p + j for i in range(p)} == held[j].keys() for j in range(p))
 
 
+def successors(wire: Wire, p: int) -> bool:
+    held: list[Chunks] = [dict.fromkeys(range(i * p, i * p + p), 1.0) for i in range(p)]
+    wire.round([(i, (i + 1) % p, dict(held[i])) for i in range(p)], held)
+    return all({(i - 1) % p * p + c for c in range(p)} <= held[i].keys() for i in range(p))
+
+
 LOOPS: dict[tuple[str, str], Callable[[Wire, int], bool]] = {
     ("broadcast", "minimum spanning tree"): tree,
     ("reduce", "minimum spanning tree"): tree_reduce,
@@ -186,6 +192,7 @@ LOOPS: dict[tuple[str, str], Callable[[Wire, int], bool]] = {
     ("all-reduce", "recursive doubling"): doubling_all_reduce,
     ("all-to-all", "pairwise"): pairwise,
     ("all-to-all", "Bruck"): bruck,
+    ("point-to-point", "every process to its successor"): successors,
 }
 ANY_COUNT = {"ring", "pairwise"}
 

@@ -89,6 +89,10 @@ def _reduce_bound(p: Scalar, size: Bytes, alpha: Seconds, beta: Scalar, gamma: S
     return Cost(rounds(p) * alpha, _whole(p) * size * beta, _others(p) * size * gamma)
 
 
+def _message(p: Scalar, size: Bytes, alpha: Seconds, beta: Scalar, gamma: Scalar) -> Cost:
+    return Cost(_whole(p) * alpha, _whole(p) * size * beta, 0.0 * gamma)
+
+
 def _share_bound(p: Scalar, size: Bytes, alpha: Seconds, beta: Scalar, gamma: Scalar) -> Cost:
     return Cost(rounds(p) * alpha, _others(p) * size * beta, 0.0 * gamma)
 
@@ -112,6 +116,7 @@ BOUNDS: Mapping[str, Formula] = {
     "reduce-scatter": _reduce_scatter_bound,
     "all-reduce": _all_reduce_bound,
     "all-to-all": _share_bound,
+    "point-to-point": _message,
 }
 """Latency, bandwidth and compute lower bounds by collective; reductions without help from the network."""
 
@@ -167,6 +172,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Formula]] = {
         "recursive doubling": _tree_reduce,
     },
     "all-to-all": {"pairwise": _ring, "Bruck": _bruck},
+    "point-to-point": {"every process to its successor": _message},
 }
 """Costs of known algorithms by collective. A gather of a tree is a scatter run backwards, and so on."""
 
