@@ -176,6 +176,8 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         concurrency=None,
         expert_variation=0.0,
         rate=None,
+        random_arrivals=False,
+        length_variation=0.0,
         slo=Slo(),
     )
     situation = Situation("serving", setup.architecture, machine, workload, most)

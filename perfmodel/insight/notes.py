@@ -11,6 +11,7 @@ from perfmodel.insight.setting import Setting, position_limit
 from perfmodel.insight.turning import Turning, turning_points
 from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.specs.workload import ServingWorkload
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan
 
@@ -48,13 +49,13 @@ def assumptions(
                 (f"device count: the largest that keeps {EFFICIENT:.0%} of the best per-device speed", "--devices")
             )
     else:
-        slo = [f"{n.upper()} ≤ {v:g} s" for n in ("ttft", "tpot", "e2e") if (v := getattr(workload.slo, n)) is not None]
+        slo = [f"{limit.name} ≤ {limit.seconds:g} s" for limit in workload.slo.limits]
         limits = ", ".join(slo) or "no latency limit"
         found.append(
             (f"{workload.name}: {workload.prompt:,} prompt + {workload.output:,} output tokens, {limits}", "--workload")
         )
         load = "as many requests as the limits allow" if workload.rate is None else f"{workload.rate:g} requests/s"
-        found.append((f"{load}, steady state, mean lengths", "--set-workload rate=…"))
+        found.append((f"{load}, {_arrivals(workload)}", "--set-workload rate=…"))
         found.append(
             (f"weights {_served_format(setting)}, KV cache {workload.kv_format}", "--set-workload kv_format=…")
         )
@@ -85,6 +86,14 @@ def _turning(point: Turning) -> tuple[str, str]:
     if not point.until:
         return f"{gain}; it pays at no {point.column}", flag
     return f"{gain}; it pays up to {point.column} {point.until:g} and no more at {point.loss_at:g}", flag
+
+
+def _arrivals(workload: ServingWorkload) -> str:
+    """How requests come, and how long they are."""
+    lengths = "mean lengths" if not workload.length_variation else f"lengths vary by {workload.length_variation:.0%}"
+    if not workload.random_arrivals:
+        return f"steady state, {lengths}"
+    return f"at random (Poisson), {lengths}, room for the peak of 99% of the time"
 
 
 def _nearly_full(best: EvaluatedPlan, tier: str) -> list[tuple[str, str]]:

@@ -306,9 +306,7 @@ def _result(run: Run, cache: CacheSize, options: Options, slo: Slo, wall: tuple[
 def _good(totals: Totals, slo: Slo) -> float:
     """Share of the requests within every limit that is set; a single token has no time per later token."""
     within = np.ones(len(totals.ended), dtype=bool)
-    for name in ("ttft", "tpot", "e2e"):
-        limit = getattr(slo, name)
-        if limit is not None:
-            values = np.asarray(getattr(totals, name))
-            within &= ~(values > limit)
+    for limit in slo.limits:
+        if limit.quantity != "tbt":
+            within &= ~(np.asarray(getattr(totals, limit.quantity)) > limit.seconds)
     return float(within.mean())

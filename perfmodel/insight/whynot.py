@@ -61,9 +61,9 @@ def _remedy(setting: Setting, miss: NearMiss) -> str:
         return f"needs {ratio:.2f} × the {name}{_saved(setting, miss.candidate.plan)}"
     if name == "quality":
         return f"spends {ratio:.2f} × the quality budget; --max-quality-loss raises it"
-    if name in ("TTFT", "TPOT", "end-to-end"):
-        field = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}[name]
-        return f"{name} is {ratio:.2f} × its limit; --set-workload slo.{field}=… relaxes it"
+    limit = setting.workload.slo.limit(name) if setting.workload.kind == "serving" else None
+    if limit is not None:
+        return f"{name} is {ratio:.2f} × its limit; --set-workload slo.{limit.field}=… relaxes it"
     return f"{ratio:.2f} × the limit"
 
 

@@ -14,7 +14,7 @@ from perfmodel.operators.distinct import collapse
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import cache_bytes, layer_parameters
-from perfmodel.phases.chunks import Chunks, chunks_of, pieces_of
+from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
@@ -264,7 +264,7 @@ def _settled_passes(
     parts = split_by(dims, "layers") * layout.sub_batches
     decode = pass_sizes(
         situation, dims, layout, sequences=per_rank / parts, queries=layout.verify_tokens,
-        context=workload.prompt + workload.output / 2.0, decode=True,
+        context=workload.prompt + workload.output * _half_grown(workload.length_variation), decode=True,
     )  # fmt: skip
     prefill = pass_sizes(
         situation, dims, layout, sequences=1.0 * workload.prompts_per_pass,
@@ -274,11 +274,16 @@ def _settled_passes(
     if layout.pieces_apart and not layout.kv_fetched:
         prefill = replace(prefill, pieces=1.0 * workload.pieces, piece=workload.reused / workload.pieces)
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
-    piece = prefill.queries / pieces_of(prefill.queries, framework)
-    mixed = replace(prefill, sequences=piece + beside, queries=1.0, context=1.0, unread=0.0, compared=0.0, pieces=0.0)
-    passes = {"decode": decode, "prefill": prefill, "mixed": mixed}
+    count = pieces_of(prefill.queries, framework, layout.chunk_tokens)
+    mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals)
+    passes = {"decode": decode, "prefill": prefill, **mixed}
     settle = partial(settle_pass, situation, network, framework, dims, layout)
     return tuple(_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
+
+
+def _half_grown(variation: Scalar) -> Scalar:
+    """Output tokens that a request in flight has, over the mean output: long requests are met more often."""
+    return 0.5 * (1.0 + variation * variation)
 
 
 def settle_passes(
@@ -317,7 +322,7 @@ def _model_terms(
     """Terms of the model in one pass, remembered by its sizes."""
     s = part.settled
     small, expand = collapse(s.sizes)
-    rows = 1.0 if part.name == "mixed" else None
+    rows = 1.0 if part.name in ("mixed", "crowded") else None
     parts = tuple(p for p in s.layout.placed if p.part != "layers")
     key = (part.name, parts, s.layout.kv_map, *(framework.get(n, 1.0) for n in IN_PASSES), small)
 

@@ -9,6 +9,7 @@ from perfmodel.report import tables, verdict
 from perfmodel.report import timeline as drawing
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import estimate_command, hints
+from perfmodel.report.service import latency_rows
 from perfmodel.report.words import (
     View,
     degrees_text,
@@ -101,7 +102,9 @@ def _answer(view: View, found: Answer) -> list[str]:
 
 
 def _details(view: View, plan: EvaluatedPlan) -> list[str]:
-    text = ["", "### Where the time goes"]
+    latencies = latency_rows(plan)
+    text = ["", "### Latencies", *_table(("time", *latencies[0][1:]), latencies[1:])] if latencies else []
+    text += ["", "### Where the time goes"]
     rows = [(r.name, tables.seconds_text(r), percent(r.share, 1), r.resource) for r in tables.time_rows(view, plan)]
     text += _table(("term", "time", "share", "resource"), rows)
     text += ["", _sentence(verdict.bound_sentence(view, plan))]

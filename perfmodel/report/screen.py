@@ -11,6 +11,7 @@ from perfmodel.insight.planner import EFFICIENT
 from perfmodel.report import tables, verdict
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import hints
+from perfmodel.report.service import latency_rows
 from perfmodel.report.words import (
     View,
     degrees_text,
@@ -161,6 +162,9 @@ def _answer(page: Page, view: View, found: Answer) -> list[Line]:
 
 def _details(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
     lines = page.block("plan", verdict.plan_line(view, best))
+    latencies = latency_rows(best)
+    if latencies:
+        lines += _labelled("latencies", _columns([r[0] for r in latencies], [r[1:] for r in latencies]))
     lines += _times(page, view, best)
     lines += page.block("", verdict.bound_sentence(view, best))
     return [*lines, *_memory(page, view, best)]

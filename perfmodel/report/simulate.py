@@ -44,8 +44,8 @@ def lines(done: Simulation, page: Page) -> list[Line]:
         f"{_n(m['requests_per_second'])} requests/s, {_n(m['output_tokens_per_second'])} output tokens/s, "
         f"{_n(m['total_tokens_per_second'])} tokens/s in all"
     )
-    if any(v is not None for _, v in found.slo):
-        said = ", ".join(f"{NAMES[n]} {format_seconds(v)}" for n, v in found.slo if v is not None)
+    if found.slo.limits:
+        said = ", ".join(f"{limit.name} {format_seconds(limit.seconds)}" for limit in found.slo.limits)
         share = percent(_f(m["goodput_share"]), 1)
         rate += f"; goodput {_n(m['goodput_requests_per_second'])} requests/s ({share} within {said})"
     screen += page.block("throughput", rate)

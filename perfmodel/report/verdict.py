@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from perfmodel.report.service import serving_sentences
 from perfmodel.report.words import (
     GIB,
     View,
@@ -11,7 +12,6 @@ from perfmodel.report.words import (
     devices_text,
     dollars,
     percent,
-    plural,
     resource_text,
     shares,
     spaced,
@@ -44,7 +44,7 @@ def verdict(view: View, plan: EvaluatedPlan, *, use: str = "Use ") -> list[str]:
     """What to use and how fast it is; then what that means for the run or the service."""
     if isinstance(view.workload, TrainingWorkload):
         return [_training(view, plan, use), _run(view, plan)]
-    return [_serving(view, plan, use), _service(view, plan)]
+    return serving_sentences(view, plan, use, _interval(plan))
 
 
 def running(view: View, plan: EvaluatedPlan) -> list[str]:
@@ -125,46 +125,6 @@ def _power(view: View, plan: EvaluatedPlan) -> list[str]:
     return [f"{format_rate(total * 1e3, 'W')} on average: {text}{more}."]
 
 
-def _serving(view: View, plan: EvaluatedPlan, use: str) -> str:
-    slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
-    tpot = ", ".join(p for p in (_interval(plan), _limit(slo.tpot if slo else None)) if p)
-    ttft = _limit(slo.ttft if slo else None)
-    text = (
-        f"{use}{devices_text(view, plan.devices)}: "
-        f"{format_number(_number(plan, 'output_tokens_per_second_per_device'))} output tokens/s/{view.noun}"
-        f", TPOT {format_seconds(plan.seconds)}" + (f" ({tpot})" if tpot else "")
-    )
-    text += f", TTFT {format_seconds(_number(plan, 'ttft_seconds'))}" + (f" ({ttft})" if ttft else "")
-    if slo is not None and slo.e2e is not None:
-        text += f", end-to-end {format_seconds(_number(plan, 'e2e_seconds'))} ({_limit(slo.e2e)})"
-    return text + "."
-
-
-def _limit(seconds: float | None) -> str:
-    return "" if seconds is None else f"limit {format_seconds(seconds, 2)}"
-
-
-def _service(view: View, plan: EvaluatedPlan) -> str:
-    replicas, size = _number(plan, "replicas"), _number(plan, "devices_per_replica")
-    rate, batch = _number(plan, "requests_per_second"), _number(plan, "batch_per_replica")
-    asked = view.workload.rate if isinstance(view.workload, ServingWorkload) else None
-    who = "One replica serves" if replicas == 1 else f"{plural(replicas, 'replica')} of {plural(size, view.noun)} serve"
-    parts = [
-        f"{who} {format_number(rate)} requests/s, {format_number(_number(plan, 'output_tokens_per_second'))} "
-        f"output tokens/s, up to {batch:,.0f} requests at a time" + (" each" if replicas > 1 else "")
-    ]
-    cost = plan.metrics.get("usd_per_million_output_tokens")
-    parts.append(
-        f"{dollars(cost)} per 1 M output tokens" if cost is not None else "price unknown (--set price='2 USD/h')"
-    )
-    parts.append(f"{format_number(_number(plan, 'joules_per_output_token'))} J per output token")
-    text = "; ".join(parts) + "."
-    room = math.floor(view.devices / size) if size else 0
-    if asked is None and room > 1:
-        text += f" The machine holds {room:,} such replicas (--set-workload rate='… requests/s' sizes the service)."
-    return text
-
-
 def plan_line(view: View, plan: EvaluatedPlan) -> str:
     """The arithmetic of the degrees, then the techniques."""
     parts = [degrees_text(plan.degrees)]
@@ -235,10 +195,9 @@ def excess(view: View, found: Rejected) -> str:
         digits = 1 if found.ratio > 1.01 else 3
         limit = ledger.capacities[tier]
         return f"{found.constraint} {need / GIB:,.{digits}f} of {limit / GIB:,.{digits}f} GiB ({over})"
-    slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
-    limits = {"TTFT": slo.ttft, "TPOT": slo.tpot, "end-to-end": slo.e2e} if slo else {}
-    most = limits.get(found.constraint)
-    if most:
+    latency = view.workload.slo.limit(found.constraint) if isinstance(view.workload, ServingWorkload) else None
+    if latency is not None:
+        most = latency.seconds
         return f"{found.constraint} {format_seconds(most * found.ratio)}, limit {format_seconds(most, 2)} ({over})"
     return f"{found.constraint}: {over}" if over.endswith("over") else f"{found.constraint} {over} its limit"
 
@@ -282,12 +241,10 @@ def remedies(view: View, answer: Answer) -> list[str]:
         if factor <= 4 and len(illegal(view, found.plan)) == 1:
             ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
         ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
-    flags = {"TTFT": "ttft", "TPOT": "tpot", "end-to-end": "e2e"}
-    slo = view.workload.slo if isinstance(view.workload, ServingWorkload) else None
-    if found.constraint in flags and slo is not None:
-        limit = getattr(slo, flags[found.constraint]) or 0.0
-        wanted = f"{limit * found.ratio * 1000 * 1.005:.0f} ms"
-        ways.append(f"a looser limit: --set-workload slo.{flags[found.constraint]}='{wanted}'")
+    limit = view.workload.slo.limit(found.constraint) if isinstance(view.workload, ServingWorkload) else None
+    if limit is not None:
+        wanted = f"{limit.seconds * found.ratio * 1000 * 1.005:.0f} ms"
+        ways.append(f"a looser limit: --set-workload slo.{limit.field}='{wanted}'")
     if found.constraint == "quality":
         ways.append("a larger budget: --max-quality-loss")
     if found.constraint == "machine size":

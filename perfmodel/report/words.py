@@ -315,11 +315,6 @@ def workload_line(workload: Workload) -> str:
 
 
 def _limits(workload: ServingWorkload) -> str:
-    slo = workload.slo
-    limits = [
-        f"{n} ≤ {format_seconds(v, 2)}"
-        for n, v in (("TTFT", slo.ttft), ("TPOT", slo.tpot), ("end-to-end", slo.e2e))
-        if v
-    ]
+    limits = [f"{limit.name} ≤ {format_seconds(limit.seconds, 2)}" for limit in workload.slo.limits]
     rate = "" if workload.rate is None else f", {workload.rate:g} requests/s"
     return rate + (", " + ", ".join(limits) if limits else ", no latency limit")

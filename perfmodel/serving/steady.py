@@ -10,8 +10,10 @@ from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.compose import Node
+from perfmodel.phases.judge import memory_ratios
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import Passes, evaluate_passes
+from perfmodel.serving.open_loop import Load, Tails, latency_of, nodes, tails_of
 from perfmodel.specs.workload import Slo
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -113,6 +115,8 @@ class Replica:
     devices : devices of the replica.
     ledgers : memory lines of the first and the last stage.
     ratios : demand / limit of every constraint.
+    tails : latencies as distributions where requests come at random; the batch is then the mean number in flight, and
+        memory that of its peak.
     """
 
     settled: Settled
@@ -126,6 +130,7 @@ class Replica:
     devices: Scalar
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
+    tails: Tails | None = None
 
 
 def evaluate_serving(
@@ -140,8 +145,51 @@ def evaluate_serving(
     power: bool = False,
 ) -> Replica:
     """Evaluate one replica plan under load, or a whole mesh of plans at once; ``power`` as in the passes."""
+    memo = Memo() if memo is None else memo
     passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo, power=power)
-    return _under_load(passes, x.batch, situation, framework)
+    if not situation.workload.random_arrivals:
+        return _under_load(passes, x.batch, situation, framework)
+    ranks = x.batch / passes.settled.batch
+    quieter, busier = (
+        evaluate_passes(
+            Plan(**{**vars(x), "batch": ranks * batch}), techniques, situation, machine, network, framework, memo
+        )
+        for batch in nodes(passes.settled.batch)
+    )
+    return _at_random((quieter, passes, busier), ranks, situation, machine, framework)
+
+
+def _at_random(
+    around: tuple[Passes, Passes, Passes], ranks: Scalar, situation: Situation, machine: Machine,
+    framework: Mapping[str, float],
+) -> Replica:  # fmt: skip
+    """Latencies and rate where requests come at random, and the latency limits as ratios."""
+    workload, passes = situation.workload, around[1]
+    load = Load(
+        output=1.0 * workload.output,
+        variation=workload.length_variation,
+        request_overhead=framework.get("request_overhead", 0.0),
+        first_token=framework.get("first_token", 0.0),
+        polling=framework.get("polling", 1.0),
+    )
+    tails, ledgers, decode = tails_of(*around, load)
+    s, slo = passes.settled, workload.slo
+    each = passes.prefill_seconds / s.stages + load.request_overhead
+    limits = {limit.name: latency_of(tails, limit) / limit.seconds for limit in slo.limits}
+    return Replica(
+        settled=s,
+        decode=passes.decode,
+        prefill=passes.prefill,
+        pass_seconds=decode,
+        tpot=tails.tpot.mean,
+        ttft=tails.ttft.mean,
+        burst=load.first_token + 0.5 * (s.batch + 1.0) * each,
+        rate=ranks * tails.rate,
+        devices=passes.devices,
+        ledgers=ledgers,
+        ratios={**passes.ratios, **memory_ratios(ledgers, machine), **limits},
+        tails=tails,
+    )
 
 
 def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: Mapping[str, float]) -> Replica:
@@ -178,9 +226,5 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
 
 def _limits(latency: Latency, slo: Slo) -> dict[str, Scalar]:
     """Latency over its limit, for the limits that are set."""
-    limits = (
-        ("TTFT", slo.ttft, latency.ttft),
-        ("TPOT", slo.tpot, latency.tpot),
-        ("end-to-end", slo.e2e, latency.end_to_end),
-    )
-    return {name: value / limit for name, limit, value in limits if limit is not None}
+    values = {"ttft": latency.ttft, "tpot": latency.tpot, "e2e": latency.end_to_end}
+    return {limit.name: values[limit.quantity] / limit.seconds for limit in slo.limits}

@@ -9,6 +9,7 @@ from typing import Any
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.phases.compose import Exposure
 from perfmodel.phases.training import Step
+from perfmodel.serving.open_loop import percentiles
 from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem
 from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
@@ -20,6 +21,7 @@ from perfmodel.solver.running import (
     plan_power,
     prefill_share,
     run_metrics,
+    serving_bill,
     serving_peak,
     serving_power,
     training_power,
@@ -216,6 +218,8 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         "batch_per_replica": float(x.batch),
         "usd_per_million_output_tokens": dollars,
         "joules_per_output_token": float(device_power(machine, shares)) / per_device,
+        **serving_bill(machine, replica, rate, price),
+        **percentiles(replica),
         "kv_tokens_capacity": _kv_capacity(replica, machine.tiers),
         "prefill_share": float(prefill_share(replica)),
         "average_power_kw": sum(power.values()),

@@ -14,6 +14,7 @@ from perfmodel.phases.training import Step, check_training, evaluate_training, l
 from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.solver.running import device_power, serving_power, training_power
 from perfmodel.solver.search import Judged, Spent
+from perfmodel.specs.slo import LATENCIES
 from perfmodel.techniques.base import Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
 
@@ -25,7 +26,8 @@ OBJECTIVES = ("time", "throughput", "cost", "energy")
 
 def is_budget(name: str) -> bool:
     """Whether a constraint is spent (memory, latency, quality, load) rather than a matter of form."""
-    return name.endswith("memory") or name in ("TTFT", "TPOT", "end-to-end", "quality", "rate")
+    latency = name.split(" p")[0] in LATENCIES.values()
+    return name.endswith("memory") or latency or name in ("quality", "rate")
 
 
 def _quality(settled: Settled, budget: float | None) -> Mapping[str, Scalar]:
@@ -142,7 +144,8 @@ class ServingProblem:
         budget = {n: r for n, r in ratios.items() if is_budget(n)}
         concurrency = self.situation.workload.concurrency
         if concurrency is not None:
-            budget["concurrency"] = x.batch * replicas / concurrency
+            flying = x.batch if replica.tails is None else x.batch * replica.tails.peak / replica.settled.batch
+            budget["concurrency"] = flying * replicas / concurrency
         budget["machine size"] = devices / self.situation.devices
         form = {n: r for n, r in ratios.items() if not is_budget(n)}
         return Judged(self._score(replica, devices), replica.devices, replica.tpot, budget, form)

@@ -28,6 +28,7 @@ __all__ = [
     "plan_power",
     "prefill_share",
     "run_metrics",
+    "serving_bill",
     "serving_peak",
     "serving_power",
     "training_power",
@@ -49,6 +50,37 @@ def serving_power(machine: Machine, replica: Replica, load: Scalar = 1.0) -> Sha
     decode = replica.decode.use().scaled(load * (1.0 - share) / replica.pass_seconds)
     prefill = replica.prefill.use().scaled(load * share / maximum(replica.prefill.elapsed(), 1e-30))
     return average_power(machine.main.draw, decode.plus(prefill), 1.0)
+
+
+def serving_bill(machine: Machine, replica: Replica, rate: float, price: float | None) -> dict[str, float | None]:
+    """Money and energy of a token read and of a token made, by the device time that prefills and decode passes take.
+
+    Input tokens times their price and generated ones times theirs add up to the bill, and so do the energies.
+
+    Parameters
+    ----------
+    machine, replica : what serves.
+    rate : requests per second of the replica.
+    price : of a device [USD/s], ``None`` where unknown.
+    """
+    workload = replica.settled.situation.workload
+    share = float(prefill_share(replica))
+    load = min(rate / float(replica.rate), 1.0)
+    prefill, decode = replica.prefill, replica.decode
+    draws = [
+        float(average_power(machine.main.draw, p.use(), maximum(p.elapsed(), 1e-30)).total) for p in (prefill, decode)
+    ]
+    parts = (share * draws[0], (1.0 - share) * draws[1])
+    power = float(device_power(machine, serving_power(machine, replica, load)))
+    energy = [power * part / sum(parts) if sum(parts) else 0.0 for part in parts]
+    devices = float(replica.devices)
+    read, made = devices / (rate * workload.prompt), devices / (rate * workload.output)
+    return {
+        "usd_per_million_input_tokens": None if price is None else price * share * read * 1e6,
+        "usd_per_million_generated_tokens": None if price is None else price * (1.0 - share) * made * 1e6,
+        "joules_per_input_token": energy[0] * read,
+        "joules_per_generated_token": energy[1] * made,
+    }
 
 
 def prefill_share(replica: Replica) -> Fraction:

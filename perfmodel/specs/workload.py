@@ -14,6 +14,8 @@ from perfmodel.specs.lengths import Document as Class
 from perfmodel.specs.lengths import Lengths
 from perfmodel.specs.load import parse, parse_kind
 from perfmodel.specs.locate import find_workload, recipe_file
+from perfmodel.specs.quantities import Count, NotNegative, PerSecond, Positive, Seconds, SomeTokens, Tokens, number
+from perfmodel.specs.slo import Slo
 from perfmodel.specs.yamlfile import Document, read
 from perfmodel.units import UnitError, parse_quantity
 
@@ -48,34 +50,6 @@ FORMAT_BYTES = {
 """Bytes per element of every number format, without scales."""
 
 Format = Literal["fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp6", "fp4", "nvfp4", "int4"]
-
-
-def _number(dimension: str, *, whole: bool = False, zero: bool = False) -> Any:
-    """Read a number, with its unit where it has one; unlike a fact it needs no source."""
-
-    def read_number(data: Any) -> float:
-        if isinstance(data, bool) or not isinstance(data, (str, int, float)):
-            raise ValueError("a number is needed")
-        try:
-            value = parse_quantity(data, dimension)
-        except UnitError as error:
-            raise ValueError(str(error)) from error
-        if value < 0 or (value == 0 and not zero):
-            raise ValueError("must be " + ("zero or more" if zero else "greater than zero"))
-        if whole and value != int(value):
-            raise ValueError("a whole number is needed")
-        return int(value) if whole else value
-
-    return BeforeValidator(read_number)
-
-
-Tokens = Annotated[int, _number("token", whole=True)]
-SomeTokens = Annotated[int, _number("token", whole=True, zero=True)]
-Count = Annotated[int, _number("1", whole=True)]
-Seconds = Annotated[float, _number("s")]
-NotNegative = Annotated[float, _number("1", zero=True)]
-Positive = Annotated[float, _number("1")]
-PerSecond = Annotated[float, _number("1/s")]
 
 
 def _state_bytes(data: Any) -> Any:
@@ -132,9 +106,9 @@ class RecipeFile(Spec):
 class Loading(Spec):
     """What it takes to bring the tokens of a step to the devices."""
 
-    token_bytes: Annotated[float, _number("B")]
+    token_bytes: Annotated[float, number("B")]
     """Read from storage per token; images and sound count by the tokens they become [B]."""
-    token_seconds: Annotated[float, _number("s", zero=True)] = 0.0
+    token_seconds: Annotated[float, number("s", zero=True)] = 0.0
     """Time of one host core to decode, cut and tokenise what becomes a token; 0 where that is done before [s]."""
     workers: Count = 1
     """Host cores per device that do so; no more than there are."""
@@ -220,17 +194,6 @@ class TrainingWorkload(Spec):
         return self.tokens / self.global_batch
 
 
-class Slo(Spec):
-    """Latency a request may have; what is left out is not limited."""
-
-    ttft: Seconds | None = None
-    """Time to first token [s]."""
-    tpot: Seconds | None = None
-    """Mean time per later token [s]."""
-    e2e: Seconds | None = None
-    """From arrival to the last token [s]."""
-
-
 class ServingWorkload(Spec):
     """Answer requests of so many prompt and output tokens."""
 
@@ -267,6 +230,13 @@ class ServingWorkload(Spec):
     acceptance: Annotated[float, Field(ge=0, le=1)] | None = None
     """Probability that a drafted token is accepted if those before it were, at every position, in place of published
     rates [1]."""
+    length_variation: NotNegative = 0.0
+    """Coefficient of variation of the lengths of prompts and outputs, which are log-normal [1]."""
+
+    @property
+    def random_arrivals(self) -> bool:
+        """Whether requests come at random, at a rate: where one is given, or a share of them is limited."""
+        return self.rate is not None or any(limit.percentile for limit in self.slo.limits)
 
     @model_validator(mode="after")
     def _prefix_fits(self) -> ServingWorkload:
@@ -350,5 +320,6 @@ def _written(workload: Workload) -> dict[str, Any]:
         data["lengths"] = workload.lengths.model_dump(exclude_none=True)
     if isinstance(workload, ServingWorkload):
         data["rate"] = None if workload.rate is None else f"{workload.rate!r} requests/s"
-        data["slo"] = {k: f"{v!r} s" for k, v in workload.slo if v is not None}
+        limits = {k: v if k == "percentile" else f"{v!r} s" for k, v in workload.slo if v is not None}
+        data["slo"] = limits
     return data

@@ -161,6 +161,8 @@ class Layout:
     """Tokens per sequence in one decode pass."""
     tokens_per_pass: Scalar = product()
     """Tokens a sequence gains per decode pass."""
+    chunk_tokens: Scalar = least_of(2.0**40)
+    """Most prompt tokens that one pass computes beside decodes."""
     kv_bytes: Scalar = owner(None)
     """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
     kv_map: KvMap | None = owner()

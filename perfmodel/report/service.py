@@ -1,0 +1,116 @@
+"""Sentences and tables of a serving plan: what it serves, which limit binds, what a million tokens cost."""
+
+from __future__ import annotations
+
+import math
+
+from perfmodel.report.words import View, devices_text, dollars, percent, plural
+from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.specs.slo import LATENCIES, Limit
+from perfmodel.specs.workload import ServingWorkload
+from perfmodel.units import format_number, format_seconds
+
+__all__ = ["binding", "latency_rows", "serving_sentences"]
+
+PERCENTILES = (50, 90, 99)
+
+
+def _number(plan: EvaluatedPlan, name: str) -> float:
+    return plan.metrics.get(name) or 0.0
+
+
+def serving_sentences(view: View, plan: EvaluatedPlan, use: str, interval: str) -> list[str]:
+    """What to use and how fast it is; what it serves at which cost; which limit binds."""
+    said = [_serving(view, plan, use, interval), _service(view, plan), _cost(plan)]
+    return [text for text in (*said, binding(view, plan)) if text]
+
+
+def _limits(view: View) -> tuple[Limit, ...]:
+    return view.workload.slo.limits if isinstance(view.workload, ServingWorkload) else ()
+
+
+def _serving(view: View, plan: EvaluatedPlan, use: str, interval: str) -> str:
+    limits = {limit.name: limit for limit in _limits(view)}
+    shown = [("TPOT", plan.seconds, interval), ("TTFT", _number(plan, "ttft_seconds"), "")]
+    if "end-to-end" in limits:
+        shown.append(("end-to-end", _number(plan, "e2e_seconds"), ""))
+    text = (
+        f"{use}{devices_text(view, plan.devices)}: "
+        f"{format_number(_number(plan, 'output_tokens_per_second_per_device'))} output tokens/s/{view.noun}"
+    )
+    for name, seconds, spread in shown:
+        limit = limits.pop(name, None)
+        noted = ", ".join(p for p in (spread, _limit(limit.seconds) if limit else "") if p)
+        text += f", {name} {format_seconds(seconds)}" + (f" ({noted})" if noted else "")
+    for limit in limits.values():
+        ratio = (plan.constraints or {}).get(limit.name)
+        if ratio is not None:
+            text += f", {limit.name} {format_seconds(ratio * limit.seconds)} ({_limit(limit.seconds)})"
+    return text + "."
+
+
+def _limit(seconds: float) -> str:
+    return f"limit {format_seconds(seconds, 2)}"
+
+
+def binding(view: View, plan: EvaluatedPlan) -> str:
+    """The latency limit that the plan comes nearest to, or breaks; none where there is no limit."""
+    ratios = {n: (plan.constraints or {}).get(n) for n in (limit.name for limit in _limits(view))}
+    known = {n: r for n, r in ratios.items() if r is not None and r == r}
+    if not known:
+        return ""
+    name = max(known, key=lambda n: known[n])
+    rest = ", ".join(f"{n} {percent(r)}" for n, r in known.items() if n != name)
+    return f"Of its limits {name} binds, at {percent(known[name])}" + (f" ({rest})." if rest else ".")
+
+
+def latency_rows(plan: EvaluatedPlan) -> list[tuple[str, ...]]:
+    """Mean and percentiles of the latencies; nothing where requests do not come at random."""
+    rows = []
+    for quantity in ("ttft", "tpot", "e2e"):
+        if f"{quantity}_p50_seconds" not in plan.metrics:
+            continue
+        names = [f"{quantity}_seconds", *(f"{quantity}_p{p}_seconds" for p in PERCENTILES)]
+        rows.append((LATENCIES[quantity], *(format_seconds(_number(plan, n)) for n in names)))
+    return [("", "mean", *(f"p{p}" for p in PERCENTILES)), *rows] if rows else []
+
+
+def _cost(plan: EvaluatedPlan) -> str:
+    """A million tokens in and out, each by the time that its passes take, and their energy."""
+    names = ("usd_per_million_input_tokens", "usd_per_million_generated_tokens")
+    paid, made = (plan.metrics.get(n) for n in names)
+    energy = [_number(plan, n) for n in ("joules_per_input_token", "joules_per_generated_token")]
+    parts = []
+    if paid is not None and made is not None:
+        parts.append(f"{dollars(paid)} per 1 M input tokens and {dollars(made)} per 1 M generated")
+    if any(energy):
+        parts.append(f"{format_number(energy[0])} J per input token, {format_number(energy[1])} J per generated one")
+    return ("By the time that passes take: " + "; ".join(parts) + ".") if parts else ""
+
+
+def _service(view: View, plan: EvaluatedPlan) -> str:
+    replicas, size = _number(plan, "replicas"), _number(plan, "devices_per_replica")
+    rate = _number(plan, "requests_per_second")
+    asked = view.workload.rate if isinstance(view.workload, ServingWorkload) else None
+    who = "One replica serves" if replicas == 1 else f"{plural(replicas, 'replica')} of {plural(size, view.noun)} serve"
+    parts = [
+        f"{who} {format_number(rate)} requests/s, {format_number(_number(plan, 'output_tokens_per_second'))} "
+        f"output tokens/s, {_flying(plan)}" + (" each" if replicas > 1 else "")
+    ]
+    cost = plan.metrics.get("usd_per_million_output_tokens")
+    parts.append(
+        f"{dollars(cost)} per 1 M output tokens" if cost is not None else "price unknown (--set price='2 USD/h')"
+    )
+    parts.append(f"{format_number(_number(plan, 'joules_per_output_token'))} J per output token")
+    text = "; ".join(parts) + "."
+    room = math.floor(view.devices / size) if size else 0
+    if asked is None and room > 1:
+        text += f" The machine holds {room:,} such replicas (--set-workload rate='… requests/s' sizes the service)."
+    return text
+
+
+def _flying(plan: EvaluatedPlan) -> str:
+    batch, peak = _number(plan, "batch_per_replica"), plan.metrics.get("peak_batch_per_replica")
+    if peak is None:
+        return f"up to {batch:,.0f} requests at a time"
+    return f"{batch:,.0f} requests at a time on average, room for {peak:,.0f}"
