@@ -177,6 +177,7 @@ def plan(
     changes: Mapping[str, Any] | None = None,
     workload_changes: Mapping[str, Any] | None = None,
     framework: str | Path | None = None,
+    pools: str = "either",
     progress: Progress | None = None,
 ) -> Answers:
     """Find the best plan for a model on a machine.
@@ -194,6 +195,8 @@ def plan(
     changes : hardware facts to change, as in :meth:`Answers.what_if`.
     workload_changes : workload fields to change.
     framework : behaviour constants of another software stack.
+    pools : serving: prefill and decode ``together`` on the same replicas, ``apart``, or ``either``; columns of one pool
+        are pinned as ``prefill.tp`` and ``decode.tp``.
 
     Returns
     -------
@@ -205,7 +208,7 @@ def plan(
     PerfmodelError
         If a name is unknown or a file cannot be used; one message each.
     """
-    question = Question(objective, devices, pin, tuple(use), max_quality_loss)
+    question = Question(objective, devices, pin, tuple(use), max_quality_loss, pools)
     return _run(Request(model, hw, workload, question, changes, workload_changes, framework), progress)
 
 

@@ -141,6 +141,10 @@ def kind_of(workload: str | None, framework: str | None, columns: Iterable[str],
 def _kinds_of_column(name: str) -> set[str]:
     from perfmodel.techniques import TECHNIQUES
 
+    pool, dot, column = name.partition(".")
+    if dot and pool in ("prefill", "decode"):
+        return _kinds_of_column(column) & {"serving"}
+
     kinds = {phase for t in TECHNIQUES if name in t.neutral for phase in t.phases}
     if name == "devices":
         kinds = {"training"}

@@ -45,6 +45,7 @@ def command(
     max_quality_loss: str | None = typer.Option(
         None, "--max-quality-loss", metavar="SHARE", help="Published loss of quality that may be spent: 3% or 0.03."
     ),
+    pools: str = typer.Option("either", "--pools", help="Prefill and decode: together, apart, or either."),
     set_: list[str] = SET,
     set_workload: list[str] = SET_WORKLOAD,
     framework: str | None = FRAMEWORK,
@@ -69,7 +70,7 @@ def command(
         return api.plan(
             model, hw, chosen, objective=objective, devices=devices, pin=pins or None, use=options.techniques(use),
             max_quality_loss=loss, changes=changed or None, workload_changes=fields or None, framework=framework,
-            progress=progress,
+            pools=pools, progress=progress,
         )  # fmt: skip
 
     with output.Progress() as progress:

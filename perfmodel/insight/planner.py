@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from perfmodel.insight.apart import beside_pools
 from perfmodel.insight.confidence import draw
 from perfmodel.insight.kernels import kernels_in_use
 from perfmodel.insight.lengths import groups_by_length
@@ -15,6 +16,7 @@ from perfmodel.insight.notes import EFFICIENT, assumptions, provenance
 from perfmodel.insight.setting import Question, Setting, make_setting
 from perfmodel.insight.whynot import nearest_rejected, what_would_do
 from perfmodel.solver.evaluate import evaluate_plan
+from perfmodel.solver.many import evaluate_each
 from perfmodel.solver.placement import placed_exactly
 from perfmodel.solver.problems import ServingProblem
 from perfmodel.solver.result import Answer, Certificate, EvaluatedPlan, ParetoPoint, Rival, ScalingRow
@@ -35,7 +37,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     elapsed = time.perf_counter() - started
     chosen = _choose(setting, outcome)
     if chosen is None:
-        return _impossible(setting, outcome, elapsed)
+        return beside_pools(setting, _impossible(setting, outcome, elapsed), None)
     candidates = _distinct(chosen)
     plans = [evaluate_plan(setting.problem, c.plan) for c in candidates]
     timed, delaying = PASSES[setting.phase]
@@ -51,7 +53,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     certificate = _certificate(setting, outcome, elapsed, gap)._replace(
         win_probability=draws.win_probability, regret=draws.regret, placement=placement
     )
-    return Answer(
+    found = Answer(
         phase=setting.phase,
         workload=setting.workload.name,
         best=best,
@@ -65,6 +67,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
         provenance=provenance(setting, uses),
         by_length=groups_by_length(setting, best) if getattr(setting.workload, "lengths", None) else None,
     )
+    return beside_pools(setting, found, candidates[0].score)
 
 
 def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:
@@ -154,7 +157,7 @@ def _pareto_axes(setting: Setting) -> tuple[str, str]:
 def _pareto(setting: Setting, outcome: Outcome) -> tuple[ParetoPoint, ...]:
     """Front of speed against efficiency: fastest first."""
     if setting.workload.kind == "serving":
-        return tuple(_serving_point(setting, c) for c in outcome.front)
+        return _serving_front(setting, outcome.front)
     best = [candidates[0] for candidates in outcome.by_devices.values()]
     front: list[ParetoPoint] = []
     for c in sorted(best, key=lambda c: c.seconds):
@@ -164,11 +167,18 @@ def _pareto(setting: Setting, outcome: Outcome) -> tuple[ParetoPoint, ...]:
     return tuple(front)
 
 
-def _serving_point(setting: Setting, c: Candidate) -> ParetoPoint:
-    assert isinstance(setting.problem, ServingProblem)  # noqa: S101 - narrows the type, not user input
-    replica = setting.problem.evaluate(c.plan)
-    per_device = float(replica.rate) * setting.problem.situation.workload.output / float(replica.devices)
-    return ParetoPoint(1.0 / c.seconds, per_device, dict(vars(c.plan)))
+def _serving_front(setting: Setting, front: Sequence[Candidate]) -> tuple[ParetoPoint, ...]:
+    """Tokens per second of a user and of a device, all points at once."""
+    problem = setting.problem
+    assert isinstance(problem, ServingProblem)  # noqa: S101 - narrows the type, not user input
+    if not front:
+        return ()
+    rows = evaluate_each(problem, [c.plan for c in front], lambda replica: (replica.rate, replica.devices))
+    output = float(problem.situation.workload.output)
+    return tuple(
+        ParetoPoint(1.0 / c.seconds, float(rate) * output / float(devices), dict(vars(c.plan)))
+        for c, (rate, devices) in zip(front, rows, strict=True)
+    )
 
 
 def _impossible(setting: Setting, outcome: Outcome, elapsed: float) -> Answer:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perfmodel.errors import SpecError
+from perfmodel.errors import SpecError, UnknownName
 from perfmodel.machine.build import Machine, build_machine
 from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
+from perfmodel.serving.open_pools import POOLS
 from perfmodel.solver.problems import OBJECTIVES, ServingProblem, TrainingProblem
 from perfmodel.solver.space import Space, build_space
 from perfmodel.specs.framework import Framework, ServingFramework, TrainingFramework
@@ -19,7 +20,10 @@ from perfmodel.specs.workload import TrainingWorkload, Workload, revise
 from perfmodel.techniques import asked_for, techniques_for
 from perfmodel.techniques.base import Situation
 
-__all__ = ["Question", "Setting", "make_setting", "position_limit", "within_positions"]
+POOLING = ("either", "together", "apart")
+"""Whether prefill and decode share replicas."""
+
+__all__ = ["POOLING", "Question", "Setting", "make_setting", "position_limit", "within_positions"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Question:
     pinned : plan columns held fixed (a value, or values to search).
     use : techniques asked for by name although they change the numerics.
     max_quality_loss : largest published relative loss of quality a plan may spend.
+    pools : serving: prefill and decode on the same replicas (``together``), on pools of their own (``apart``), or
+        ``either``, whichever is better where requests come at random.
     """
 
     objective: str | None = None
@@ -40,6 +46,17 @@ class Question:
     pinned: Mapping[str, Any] | None = None
     use: tuple[str, ...] = ()
     max_quality_loss: float | None = None
+    pools: str = "either"
+
+    @property
+    def common_pins(self) -> dict[str, Any]:
+        """Columns held for every replica: all but those of one pool, ``prefill.tp``."""
+        return {n: v for n, v in (self.pinned or {}).items() if "." not in n}
+
+    def pool_pins(self, pool: str) -> dict[str, Any]:
+        """Columns held for the replicas of one pool, those for all among them."""
+        own = {n.partition(".")[2]: v for n, v in (self.pinned or {}).items() if n.startswith(pool + ".")}
+        return {**self.common_pins, **own}
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
     situation = Situation(workload.kind, model.architecture, machine, workload, int(devices), frozenset(asked), chosen)
     lossy = question.max_quality_loss is not None and question.max_quality_loss > 0
     techniques = techniques_for(workload.kind, lossy=lossy, use=question.use)
-    pinned = dict(question.pinned or {})
+    pinned = question.common_pins
     if workload.kind == "training" and question.devices is not None:
         pinned.setdefault("devices", question.devices)
     constants = framework.constants
@@ -102,6 +119,12 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
 def _check(model: Model, workload: Workload, question: Question) -> None:
     if question.objective is not None and question.objective not in OBJECTIVES:
         raise SpecError("unknown objective", field="objective", found=question.objective, allowed=", ".join(OBJECTIVES))
+    if question.pools not in POOLING:
+        raise SpecError("unknown arrangement", field="pools", found=question.pools, allowed=", ".join(POOLING))
+    for name in question.pinned or {}:
+        pool, dot, _ = name.partition(".")
+        if dot and (pool not in POOLS or workload.kind == "training"):
+            raise UnknownName("pool", pool, POOLS, remedy="write prefill.tp=2 or decode.tp=4, of a service")
     if question.devices is not None and question.devices < 1:
         raise SpecError("at least one device is needed", field="devices", found=question.devices)
     loss = question.max_quality_loss

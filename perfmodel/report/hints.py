@@ -31,6 +31,8 @@ def command_of(request: Request, *more: str) -> str:
         words += ["--pin", f"{name}=" + ",".join(f"{v:g}" if isinstance(v, (int, float)) else str(v) for v in several)]
     for name in q.use:
         words += ["--use", name]
+    if q.pools != "either":
+        words += ["--pools", q.pools]
     for flag, changes in (("--set", request.changes), ("--set-workload", request.workload_changes)):
         for name, value in (changes or {}).items():
             words += [flag, f"{name}={'none' if value is None else value}"]
@@ -81,6 +83,6 @@ def hints(asked: Sequence[tuple[View, Answer]]) -> list[str]:
     found = [command_of(request, "--report", f"{slug}.md")]
     if not request.changes:
         found.append(command_of(request, "--set", f"{what_if_name(view)}=x2"))
-    found += [estimate_command(v, a.best) for v, a in asked if a.best is not None][:1]
+    found += [estimate_command(v, a.best) for v, a in asked if a.best is not None and a.best.pools is None][:1]
     found.append(shlex.join(["perfmodel", "specs", "show", str(request.hw)]))
     return found

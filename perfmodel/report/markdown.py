@@ -9,7 +9,7 @@ from perfmodel.report import tables, verdict
 from perfmodel.report import timeline as drawing
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import estimate_command, hints
-from perfmodel.report.service import latency_rows
+from perfmodel.report.service import arrangement_sentence, latency_rows
 from perfmodel.report.words import (
     View,
     degrees_text,
@@ -93,7 +93,8 @@ def _answer(view: View, found: Answer) -> list[str]:
         text += ["", f"**{said[0]}**", "", *said[1:]]
         text += [f"\n{line}" for line in verdict.running(view, found.best)]
         text += ["", f"Plan: {verdict.plan_line(view, found.best)}."]
-        text += ["", "```", estimate_command(view, found.best), "```"]
+        if found.best.pools is None:
+            text += ["", "```", estimate_command(view, found.best), "```"]
         text += _details(view, found.best)
         text += _choice(view, found, found.best)
         if found.by_length is not None:
@@ -156,6 +157,9 @@ def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
     ]
     if rivals:
         text += ["", "### Next best", *_table(("behind", "degrees", "techniques", "speed", "loses on"), rivals)]
+    if found.other_arrangement is not None:
+        text += ["", "### Prefill and decode together or apart", ""]
+        text += [f"The other way: {arrangement_sentence(view, best, found.other_arrangement)}."]
     if found.rejected:
         text += ["", "### Ruled out", ""]
         text += [

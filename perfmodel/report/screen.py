@@ -11,10 +11,9 @@ from perfmodel.insight.planner import EFFICIENT
 from perfmodel.report import tables, verdict
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import hints
-from perfmodel.report.service import latency_rows
+from perfmodel.report.service import arrangement_sentence, latency_rows
 from perfmodel.report.words import (
     View,
-    degrees_text,
     headline,
     machine_line,
     percent,
@@ -126,7 +125,7 @@ def _compared(page: Page, view: View, before: Answer, after: Answer) -> list[Lin
             lines += page.block(label, verdict.impossible(view, found), "bad")
             continue
         text = verdict.verdict(view, found.best, use="")[0]
-        lines += page.block(label, f"{text} {degrees_text(found.best.degrees, levels=False)}")
+        lines += page.block(label, f"{text} {verdict.plan_line(view, found.best)}")
     if before.best is None or after.best is None:
         return lines
     return [*lines, *page.block("  so", verdict.difference(view, before.best, after.best), "verdict")]
@@ -151,6 +150,8 @@ def _answer(page: Page, view: View, found: Answer) -> list[Line]:
     lines += _how_many(page, view, found)
     rivals = [verdict.rival_sentence(view, found.best, r) for r in found.runners_up[:LOSERS]]
     lines += page.block("next best", rivals)
+    if found.other_arrangement is not None:
+        lines += page.block("or", arrangement_sentence(view, found.best, found.other_arrangement))
     if found.by_length is not None:
         lines += page.block("lengths", verdict.lengths_sentence(found.by_length))
     losers = [verdict.rejected_sentence(view, r, found.best) for r in found.rejected[:LOSERS]]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from perfmodel.report.words import View, devices_text, dollars, percent, plural
-from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.report.words import View, degrees_text, devices_text, dollars, percent, plural, shares, techniques
+from perfmodel.solver.result import EvaluatedPlan, Rival
 from perfmodel.specs.slo import LATENCIES, Limit
 from perfmodel.specs.workload import ServingWorkload
 from perfmodel.units import format_number, format_seconds
 
-__all__ = ["binding", "latency_rows", "serving_sentences"]
+__all__ = ["arrangement_sentence", "binding", "latency_rows", "pools_text", "serving_sentences"]
 
 PERCENTILES = (50, 90, 99)
 
@@ -88,11 +88,55 @@ def _cost(plan: EvaluatedPlan) -> str:
     return ("By the time that passes take: " + "; ".join(parts) + ".") if parts else ""
 
 
+def pools_text(view: View, plan: EvaluatedPlan, *, total: bool = True) -> str:
+    """Replicas of each pool, and the devices that they add up to."""
+    parts = []
+    for name, pool in (plan.pools or {}).items():
+        count = pool.metrics.get("replicas") or 1.0
+        words = [degrees_text(pool.degrees, product=False), *(w for w in techniques(pool) if name == "decode")]
+        parts.append(f"{name} {count:,.0f} × ({', '.join(words)})")
+    return " + ".join(parts) + (f" = {plan.devices:,} {view.noun}s" if total else "")
+
+
+def arrangement_sentence(view: View, best: EvaluatedPlan, other: Rival) -> str:
+    """The best plan of the other arrangement of prefill and decode, and on what it loses."""
+    plan = other.plan
+    if plan.pools is None:
+        how = f"prefill and decode together: {degrees_text(plan.degrees, levels=False, product=False)}"
+        how += f", {plural(_number(plan, 'replicas'), 'replica')}"
+    else:
+        how = f"prefill and decode apart: {pools_text(view, plan, total=False)}"
+    rate = format_number(_number(plan, "output_tokens_per_second_per_device"))
+    text = f"{shares(other.score_ratio)}  {how}: {devices_text(view, plan.devices)}, {rate} output tokens/s/{view.noun}"
+    text += f" at TPOT {format_seconds(plan.seconds)}, TTFT {format_seconds(_number(plan, 'ttft_seconds'))}"
+    more = ", ".join(f"{name} +{format_seconds(s)}" for name, s in other.loses_on if s > 1e-6)
+    if other.score_ratio <= 1.0 + 1e-4:
+        return text + "; no cheaper, and needs a second kind of replica" if plan.pools else text
+    return text + (f"; loses on device time per request: {more}" if more else "")
+
+
+def _pools(view: View, plan: EvaluatedPlan) -> str:
+    loads = {name: pool.metrics.get("load") or 0.0 for name, pool in (plan.pools or {}).items()}
+    moved = _number(plan, "hand_over_seconds")
+    return (
+        f"Prefill and decode run apart: prefill replicas compute {percent(loads.get('prefill', 0.0))} of the time; "
+        f"the cache of a prompt moves in {format_seconds(moved)}. "
+    )
+
+
 def _service(view: View, plan: EvaluatedPlan) -> str:
+    if plan.pools:
+        return _pools(view, plan) + _served(view, plan, "They serve")
+    replicas, size = _number(plan, "replicas"), _number(plan, "devices_per_replica")
+    one = "One replica serves"
+    several = f"{plural(replicas, 'replica')} of {plural(size, view.noun)} serve"
+    return _served(view, plan, one if replicas == 1 else several)
+
+
+def _served(view: View, plan: EvaluatedPlan, who: str) -> str:
     replicas, size = _number(plan, "replicas"), _number(plan, "devices_per_replica")
     rate = _number(plan, "requests_per_second")
     asked = view.workload.rate if isinstance(view.workload, ServingWorkload) else None
-    who = "One replica serves" if replicas == 1 else f"{plural(replicas, 'replica')} of {plural(size, view.noun)} serve"
     parts = [
         f"{who} {format_number(rate)} requests/s, {format_number(_number(plan, 'output_tokens_per_second'))} "
         f"output tokens/s, {_flying(plan)}" + (" each" if replicas > 1 else "")
@@ -111,6 +155,8 @@ def _service(view: View, plan: EvaluatedPlan) -> str:
 
 def _flying(plan: EvaluatedPlan) -> str:
     batch, peak = _number(plan, "batch_per_replica"), plan.metrics.get("peak_batch_per_replica")
+    if plan.pools is not None:
+        return f"{batch:,.0f} requests at a time on average in each decode replica"
     if peak is None:
         return f"up to {batch:,.0f} requests at a time"
     return f"{batch:,.0f} requests at a time on average, room for {peak:,.0f}"

@@ -51,11 +51,19 @@ def time_rows(view: View, plan: EvaluatedPlan, most: int | None = None) -> list[
     """Terms of a step, or of the time per output token: the decode pass and the prefills that interrupt it."""
     if isinstance(view.workload, TrainingWorkload):
         return pass_rows(view, plan.terms, most)
+    if plan.pools is not None:
+        return _apart(view, plan, most)
     stall = plan.metrics.get("prefill_share") or 0.0
     rows = [TimeRow("prefill of other requests", plan.seconds * stall, stall, "compute")] if stall >= HIDDEN else []
     scale = plan.seconds * (1.0 - stall) / plan.timed_seconds if plan.timed_seconds else 1.0
     scaled = [r._replace(seconds=r.seconds * scale, share=r.share * (1.0 - stall)) for r in plan.terms]
     return sorted([*rows, *pass_rows(view, scaled, most)], key=lambda r: (r.name.startswith("smaller"), -r.seconds))
+
+
+def _apart(view: View, plan: EvaluatedPlan, most: int | None) -> list[TimeRow]:
+    """Terms of the time per output token where decode has devices of its own."""
+    scale = plan.seconds / plan.timed_seconds if plan.timed_seconds else 1.0
+    return pass_rows(view, [r._replace(seconds=r.seconds * scale) for r in plan.terms], most)
 
 
 def pass_rows(view: View, terms: Sequence[TermRow], most: int | None = None) -> list[TimeRow]:

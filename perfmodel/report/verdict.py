@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from perfmodel.report.service import serving_sentences
+from perfmodel.report.service import pools_text, serving_sentences
 from perfmodel.report.words import (
     GIB,
     View,
@@ -127,12 +127,12 @@ def _power(view: View, plan: EvaluatedPlan) -> list[str]:
 
 def plan_line(view: View, plan: EvaluatedPlan) -> str:
     """The arithmetic of the degrees, then the techniques."""
-    parts = [degrees_text(plan.degrees)]
+    parts = [pools_text(view, plan) if plan.pools else degrees_text(plan.degrees)]
     replicas = _number(plan, "replicas")
     if replicas > 1:
         parts[0] += f" per replica, × {replicas:,.0f} replicas = {plan.devices:,}"
     words = techniques_text(plan)
-    if words:
+    if words and not plan.pools:
         parts.append(words)
     if plan.quality is None:
         parts.append("quality loss unknown")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
@@ -14,12 +14,12 @@ from perfmodel.phases.judge import memory_ratios
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import Passes, evaluate_passes
 from perfmodel.serving.open_loop import Load, Tails, latency_of, nodes, tails_of
-from perfmodel.specs.workload import Slo
+from perfmodel.specs.slo import LATENCIES, Slo
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
 from perfmodel.units import Seconds
 
-__all__ = ["Latency", "Replica", "closed_loop", "evaluate_serving"]
+__all__ = ["Latency", "Replica", "at_nodes", "closed_loop", "evaluate_serving", "latency_ratios", "load_of"]
 
 BUSIEST = 0.95
 """Share of the time that prefills take at most: the loop is closed, its queue finite [1]."""
@@ -117,6 +117,8 @@ class Replica:
     ratios : demand / limit of every constraint.
     tails : latencies as distributions where requests come at random; the batch is then the mean number in flight, and
         memory that of its peak.
+    prompts : share of the time that prefills take, of a replica that does only one of the two; ``None`` if both.
+    busy : share of the time in which the replica computes.
     """
 
     settled: Settled
@@ -131,6 +133,8 @@ class Replica:
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
     tails: Tails | None = None
+    prompts: float | None = None
+    busy: Scalar = 1.0
 
 
 def evaluate_serving(
@@ -149,33 +153,46 @@ def evaluate_serving(
     passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo, power=power)
     if not situation.workload.random_arrivals:
         return _under_load(passes, x.batch, situation, framework)
-    ranks = x.batch / passes.settled.batch
     quieter, busier = (
-        evaluate_passes(
-            Plan(**{**vars(x), "batch": ranks * batch}), techniques, situation, machine, network, framework, memo
-        )
-        for batch in nodes(passes.settled.batch)
+        evaluate_passes(plan, techniques, situation, machine, network, framework, memo)
+        for plan in at_nodes(x, passes.settled.batch)
     )
-    return _at_random((quieter, passes, busier), ranks, situation, machine, framework)
+    return _at_random((quieter, passes, busier), x.batch / passes.settled.batch, machine, framework)
 
 
-def _at_random(
-    around: tuple[Passes, Passes, Passes], ranks: Scalar, situation: Situation, machine: Machine,
-    framework: Mapping[str, float],
-) -> Replica:  # fmt: skip
-    """Latencies and rate where requests come at random, and the latency limits as ratios."""
-    workload, passes = situation.workload, around[1]
-    load = Load(
+def at_nodes(x: Plan, batch: Scalar) -> tuple[Plan, ...]:
+    """The plan at the batches that stand for the spread around its own, ``batch`` on a rank."""
+    return tuple(Plan(**{**vars(x), "batch": x.batch / batch * node}) for node in nodes(batch))
+
+
+def load_of(workload: Any, framework: Mapping[str, float]) -> Load:
+    """What the requests of a workload ask of a replica that some framework runs."""
+    return Load(
         output=1.0 * workload.output,
         variation=workload.length_variation,
         request_overhead=framework.get("request_overhead", 0.0),
         first_token=framework.get("first_token", 0.0),
         polling=framework.get("polling", 1.0),
     )
+
+
+def latency_ratios(tails: Tails, slo: Slo, quantities: Sequence[str] = tuple(LATENCIES)) -> dict[str, Scalar]:
+    """Latency over its limit, for the limits on some quantities that are set."""
+    limits = [limit for limit in slo.limits if limit.quantity in quantities]
+    return {limit.name: latency_of(tails, limit) / limit.seconds for limit in limits}
+
+
+def _at_random(
+    around: tuple[Passes, Passes, Passes], ranks: Scalar, machine: Machine, framework: Mapping[str, float]
+) -> Replica:
+    """Latencies and rate where requests come at random, and the latency limits as ratios."""
+    passes = around[1]
+    workload = passes.settled.situation.workload
+    load = load_of(workload, framework)
     tails, ledgers, decode = tails_of(*around, load)
-    s, slo = passes.settled, workload.slo
+    s = passes.settled
     each = passes.prefill_seconds / s.stages + load.request_overhead
-    limits = {limit.name: latency_of(tails, limit) / limit.seconds for limit in slo.limits}
+    limits = latency_ratios(tails, workload.slo)
     return Replica(
         settled=s,
         decode=passes.decode,

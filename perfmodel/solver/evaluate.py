@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from perfmodel.elementwise import Scalar
 from perfmodel.operators.layers import Sizes, embedding_calls, head_calls, layer_calls
-from perfmodel.phases.compose import Exposure
+from perfmodel.phases.compose import Exposure, Node
 from perfmodel.phases.training import Step
 from perfmodel.serving.open_loop import percentiles
 from perfmodel.serving.steady import Replica
@@ -30,7 +33,7 @@ from perfmodel.specs.architecture import Architecture
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.settled import Plan, Settled
 
-__all__ = ["evaluate_plan", "model_flops_per_token", "term_rows"]
+__all__ = ["describe_plan", "evaluate_plan", "model_flops_per_token", "term_rows"]
 
 
 def term_rows(exposures: Sequence[Exposure]) -> tuple[TermRow, ...]:
@@ -201,7 +204,6 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
     shares = serving_power(machine, replica, min(rate / float(replica.rate), 1.0))
     power = plan_power(machine, shares, devices)
     dollars = None if price is None else price / per_device * 1e6
-    rows = term_rows(replica.decode.exposed())
     metrics: dict[str, float | None] = {
         "ttft_seconds": float(replica.ttft),
         "tpot_seconds": float(replica.tpot),
@@ -213,6 +215,7 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         "output_tokens_per_second": output * replicas,
         "total_tokens_per_second_per_device": rate * (workload.output + workload.prompt) / float(replica.devices),
         "requests_per_second": rate * replicas,
+        "requests_per_second_at_most": float(replica.rate) * replicas,
         "replicas": replicas,
         "devices_per_replica": float(replica.devices),
         "batch_per_replica": float(x.batch),
@@ -225,25 +228,40 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         "average_power_kw": sum(power.values()),
         **headroom(machine, devices, serving_peak(machine, replica, replicas)),
     }
-    bound = _pass_bound(replica)
+    found = describe_plan(problem, x, s, replica.decode, replica.ledgers, replica.ratios)
+    return replace(
+        found,
+        devices=devices,
+        seconds=float(replica.tpot),
+        metrics=metrics,
+        extra_terms={"prefill": term_rows(replica.prefill.exposed())},
+        power=power,
+    )
+
+
+def describe_plan(
+    problem: ServingProblem, x: Plan, s: Settled, node: Node, ledgers: Mapping[str, Sequence[Line]],
+    ratios: Mapping[str, Scalar],
+) -> EvaluatedPlan:  # fmt: skip
+    """What is known of one replica and one of its passes: columns, terms, memory; load and money are not in it."""
+    exposures = node.exposed()
+    rows, seconds = term_rows(exposures), float(node.elapsed())
     return EvaluatedPlan(
         columns=dict(vars(x)),
         degrees=_degrees(s),
         summary=_summary(x, problem.techniques),
-        devices=devices,
-        seconds=float(replica.tpot),
-        metrics=metrics,
+        devices=round(math.prod(float(dim.degree) for dim in s.dims)),
+        seconds=seconds,
+        metrics={},
         terms=rows,
-        timed_seconds=float(replica.pass_seconds),
-        bound_seconds=bound,
-        ledgers=_ledgers(replica.ledgers, machine.tiers, float(s.stages)),
+        timed_seconds=seconds,
+        bound_seconds=float(node.bound()),
+        ledgers=_ledgers(ledgers, problem.machine.tiers, float(s.stages)),
         bottleneck=_bottleneck(rows),
         interval=_basis("not drawn"),
         quality=_published(s),
-        constraints={n: float(r) for n, r in replica.ratios.items()},
+        constraints={n: float(r) for n, r in ratios.items()},
         gain=float(s.layout.tokens_per_pass),
-        extra_terms={"prefill": term_rows(replica.prefill.exposed())},
-        power=power,
     )
 
 
@@ -258,8 +276,3 @@ def _kv_capacity(replica: Replica, tiers: Mapping[str, float]) -> float:
         per_token = float(layers) * float(s.cache_per_sequence) / float(s.context)
         tokens.append(max(float(tiers[tier]) - others, 0.0) / per_token if per_token else float("inf"))
     return min(tokens) * float(s.split("batch"))
-
-
-def _pass_bound(replica: Replica) -> float:
-    """Bound of one decode pass: products at peak and compulsory bytes at full bandwidth, nothing exposed [s]."""
-    return float(replica.decode.bound())

@@ -153,10 +153,15 @@ class ServingProblem:
     def _score(self, replica: Replica, devices: Scalar) -> Scalar:
         if self.objective == "time":
             return replica.ttft + (self.situation.workload.output - 1.0) * replica.tpot
+        return self.per_request(replica, devices)
+
+    def per_request(self, replica: Replica, devices: Scalar | None = None) -> Scalar:
+        """Device seconds of a request, or joules where energy is asked for; of equal plans the quicker is better."""
         wanted = self.situation.workload.rate
+        devices = self.replicas(replica) * replica.devices if devices is None else devices
         served = replica.rate if wanted is None else wanted
-        per_request = devices / served
+        each = devices / served
         if self.objective == "energy":
             load = 1.0 if wanted is None else wanted / (self.replicas(replica) * replica.rate)
-            return per_request * device_power(self.machine, serving_power(self.machine, replica, load))
-        return per_request * (1.0 + 1e-6 * replica.tpot)
+            return each * device_power(self.machine, serving_power(self.machine, replica, load))
+        return each * (1.0 + 1e-6 * (replica.tpot if replica.prompts is None else replica.tpot + replica.ttft))

@@ -98,6 +98,7 @@ class EvaluatedPlan:
     extra_terms : terms of further passes (prefill), by name.
     power : average power by what draws it, of all devices with their nodes and the facility [kW].
     interruptions : failures and checkpoints of a training run; seconds, bytes, and shares of the expected time.
+    pools : of a service whose prompts and decodes run apart, the plan of each pool, ``prefill`` and ``decode``.
     """
 
     columns: Mapping[str, Any]
@@ -118,6 +119,7 @@ class EvaluatedPlan:
     extra_terms: Mapping[str, tuple[TermRow, ...]] | None = None
     power: Mapping[str, float] | None = None
     interruptions: Mapping[str, float] | None = None
+    pools: Mapping[str, EvaluatedPlan] | None = None
 
     @property
     def beside(self) -> float:
@@ -261,6 +263,8 @@ class Answer:
     provenance: tuple[tuple[str, str, str], ...]
     possible_with: tuple[str, ...] = ()
     """When no plan is legal: changes of the question that were tried and do make one possible."""
+    other_arrangement: Rival | None = None
+    """Serving: the best plan of the arrangement that was not chosen, prefill and decode together or apart."""
     by_length: LengthGroups | None = None
     """Training on sequences of unlike lengths: what choosing groups for each batch would gain."""
 

@@ -46,7 +46,7 @@ def training_power(machine: Machine, step: Step) -> Shares:
 
 def serving_power(machine: Machine, replica: Replica, load: Scalar = 1.0) -> Shares:
     """Average power of one device of a replica in steady state, prefills included, at ``load`` of its rate [W]."""
-    share = prefill_share(replica)
+    share, load = prefill_share(replica), load * replica.busy
     decode = replica.decode.use().scaled(load * (1.0 - share) / replica.pass_seconds)
     prefill = replica.prefill.use().scaled(load * share / maximum(replica.prefill.elapsed(), 1e-30))
     return average_power(machine.main.draw, decode.plus(prefill), 1.0)
@@ -85,6 +85,8 @@ def serving_bill(machine: Machine, replica: Replica, rate: float, price: float |
 
 def prefill_share(replica: Replica) -> Fraction:
     """Share of a device's time that prefills take [1]."""
+    if replica.prompts is not None:
+        return replica.prompts
     stall = replica.tpot - replica.pass_seconds / replica.settled.layout.tokens_per_pass
     return maximum(stall, 0.0) / replica.tpot
 

@@ -1,0 +1,87 @@
+"""Prefill and decode together or apart: both planned, the better one chosen, the other a rival."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from perfmodel.insight.setting import Setting
+from perfmodel.serving.open_pools import POOLS, Pool
+from perfmodel.solver.pooled import Pair, best_pair, pool_problems, pool_space
+from perfmodel.solver.pooled_plan import evaluate_pair
+from perfmodel.solver.problems import ServingProblem
+from perfmodel.solver.result import Answer, EvaluatedPlan, Interval, Rival
+from perfmodel.solver.space import Space, build_space
+
+__all__ = ["beside_pools"]
+
+WORTH_IT = 0.99
+"""Cost of two pools over that of replicas that do both, up to which they are worth a second kind of replica [1]."""
+
+
+def beside_pools(setting: Setting, found: Answer, score: float | None) -> Answer:
+    """The answer with the other arrangement beside it, or in its place where that is better.
+
+    Parameters
+    ----------
+    setting : the question; pools are planned where requests come at random and a machine has room for both.
+    found : the answer with prefill and decode on the same replicas.
+    score : of its best plan.
+    """
+    problem, wanted = setting.problem, setting.question.pools
+    if not isinstance(problem, ServingProblem) or wanted == "together" or problem.situation.devices < 2:
+        return found
+    if wanted == "either" and not problem.situation.workload.random_arrivals:
+        return found
+    problems = pool_problems(problem)
+    pair = best_pair(problems, [_space(setting, pool) for pool in POOLS])
+    if pair is None:
+        return found if wanted == "either" else replace(found, best=None)
+    plan = evaluate_pair(problems, pair)
+    if found.best is None or score is None:
+        return _chosen(found, plan, pair, None)
+    together = found.best
+    ratio = pair.score / score
+    if ratio > WORTH_IT and wanted == "either":
+        return replace(found, other_arrangement=Rival(plan, ratio, _losses(together, plan)))
+    return _chosen(found, plan, pair, Rival(together, 1.0 / ratio, _losses(plan, together)))
+
+
+def _space(setting: Setting, pool: Pool) -> Space:
+    """The plans of a pool, with what the user holds for it alone."""
+    problem = setting.problem
+    whole = build_space(problem.techniques, problem.situation, setting.question.pool_pins(pool))
+    return pool_space(whole, pool)
+
+
+def _chosen(found: Answer, plan: EvaluatedPlan, pair: Pair, other: Rival | None) -> Answer:
+    """The answer with pools as its best plan; the search of both counts, the odds of the other plans do not."""
+    spread = None if found.best is None else found.best.interval
+    if spread is not None and found.best is not None and found.best.seconds:
+        low, high = (bound / found.best.seconds * plan.seconds for bound in (spread.low, spread.high))
+        plan = replace(plan, interval=Interval(low, high, spread.basis))
+    certificate = found.certificate._replace(
+        candidates=found.certificate.candidates + pair.cells, legal=found.certificate.legal + pair.legal,
+        runner_up_gap=None if other is None else other.score_ratio - 1.0, win_probability=None, regret=None,
+    )  # fmt: skip
+    return replace(found, best=plan, other_arrangement=other, runners_up=(), certificate=certificate)
+
+
+def _losses(best: EvaluatedPlan, plan: EvaluatedPlan) -> tuple[tuple[str, float], ...]:
+    """Device seconds of a request that a plan spends more than the best one, by what for; largest first."""
+    mine, theirs = _spent(best), _spent(plan)
+    more = [(name, theirs[name] - mine[name]) for name in mine if theirs[name] > mine[name]]
+    return tuple(sorted(more, key=lambda item: -item[1]))
+
+
+def _spent(plan: EvaluatedPlan) -> dict[str, float]:
+    """Device seconds of a request: computing prompts, decoding, and devices that wait for the load to come."""
+    m = plan.metrics
+    rate = m["requests_per_second"] or 1.0
+    whole = plan.devices / rate
+    if plan.pools is None:
+        size, most = m["devices_per_replica"] or 1.0, m["requests_per_second_at_most"] or rate
+        used = (m["replicas"] or 1.0) * size / most
+        share = m["prefill_share"] or 0.0
+        return {"prefill": used * share, "decode": used * (1.0 - share), "unused devices": max(whole - used, 0.0)}
+    parts = {name: pool.devices * (pool.metrics["load"] or 0.0) / rate for name, pool in plan.pools.items()}
+    return {**parts, "unused devices": max(whole - sum(parts.values()), 0.0)}
