@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perfmodel.api import Request, load, plan_columns, settings_of, usual_framework
+from perfmodel.api import Answers, Request, load, plan, plan_columns, settings_of, usual_framework
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.setting import Question
 from perfmodel.specs.framework import load_framework
@@ -25,7 +25,22 @@ if TYPE_CHECKING:
     from perfmodel.serving.simulation import Router
     from perfmodel.specs.trace import Arrival
 
-__all__ = ["Rooflines", "ScaleStudy", "Simulation", "assign_sequences", "fleet", "roofline", "scale", "simulate"]
+__all__ = [
+    "Rooflines",
+    "ScaleStudy",
+    "Simulation",
+    "assign_sequences",
+    "fleet",
+    "plan_trace",
+    "roofline",
+    "scale",
+    "simulate",
+]
+
+ROUNDS = 3
+"""Plans for a trace: the work of an hour depends on the plan's share of prefills, which settles at once."""
+LEAST_RATE = 1e-6
+"""Requests per second of a trace that hardly has any [1/s]."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +251,65 @@ def simulate(
     x = plan_columns(setting, columns or {}, None)
     found = run(setting, x, arrivals, options, identity=source, progress=progress, stop=stop)
     return Simulation(setting.model, setting.system, setting.framework.name, dict(columns or {}), source, found)
+
+
+def plan_trace(
+    model: str | Path,
+    hw: str | Path,
+    arrivals: Iterable[Arrival],
+    workload: str | Path = "chat",
+    *,
+    window: float = 3600.0,
+    workload_changes: Mapping[str, Any] | None = None,
+    read: Callable[[int], None] | None = None,
+    **asked: Any,
+) -> Answers:
+    """Plan a service for a trace, and its replicas window by window.
+
+    Rate, mean lengths and their variation are those of the trace; limits, formats and the shared prefix those of the
+    workload. The plan is made for the window with the most work, and its replicas follow the load.
+
+    Parameters
+    ----------
+    model, hw, workload, workload_changes, asked : as in :func:`perfmodel.api.plan`.
+    arrivals : requests in the order of their times.
+    window : time for which a number of replicas stays [s].
+    read : called with the number of requests read.
+
+    Raises
+    ------
+    PerfmodelError
+        If the workload says a rate or lengths, which the trace does.
+    """
+    from perfmodel.insight.traffic import cheapest_over_time, demand, size_over_time, traffic_of
+
+    changes = dict(workload_changes or {})
+    for name in ("rate", "prompt", "output", "length_variation"):
+        if name in changes:
+            raise SpecError("the trace says this", field=name, found=changes[name], allowed="--rate-scale")
+    traffic = traffic_of(arrivals, window=window, progress=read)
+    changes |= {
+        "prompt": max(round(traffic.prompt), 1),
+        "output": max(round(traffic.output), 1),
+        "length_variation": round(traffic.variation, 3),
+    }
+    share, rate = 0.5, 0.0
+    for _ in range(ROUNDS):
+        wanted = max(demand(traffic, w, share) for w in traffic.windows)
+        if rate and abs(wanted / rate - 1.0) < 0.01:
+            break
+        rate = max(wanted, LEAST_RATE)
+        changes["rate"] = f"{rate!r} requests/s"
+        answers = plan(model, hw, workload, workload_changes=changes, **asked)
+        best = answers.answers[0].best
+        if best is None:
+            return answers
+        share = best.metrics.get("prefill_share") or 0.0
+        if best.pools is not None:
+            break
+    price = settings_of(answers.request, answers.model, answers.system)[0].machine.price
+    found = cheapest_over_time(answers.answers[0], lambda plan: size_over_time(traffic, plan, price))
+    return replace(answers, answers=(found,))
 
 
 @dataclass(frozen=True)

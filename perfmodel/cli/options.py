@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["kind_of", "pairs", "pins", "required", "share", "sizes", "techniques", "workload_changes"]
+__all__ = ["duration", "kind_of", "pairs", "pins", "required", "share", "sizes", "techniques", "workload_changes"]
 
 _LISTED = 200
 
@@ -89,6 +89,19 @@ def share(flag: str, text: str | None) -> float | None:
         raise SpecError(str(error), field=flag, found=text, allowed="0 to 1, e.g. 0.03 or 3%") from None
     if not 0 <= value <= 1:
         raise SpecError("a share is needed", field=flag, found=text, allowed="0 to 1, e.g. 0.03 or 3%")
+    return value
+
+
+def duration(flag: str, text: str) -> float:
+    """Read a time: ``1 h``, ``10 min``, ``30 s``."""
+    from perfmodel.units import UnitError, parse_quantity
+
+    try:
+        value = parse_quantity(text, "s")
+    except UnitError as error:
+        raise SpecError(str(error), field=flag, found=text, allowed="a time, e.g. 1 h or 10 min") from None
+    if not 0 < value < float("inf"):
+        raise SpecError("a time above zero is needed", field=flag, found=text, allowed="e.g. 1 h or 10 min")
     return value
 
 

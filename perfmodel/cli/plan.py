@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -45,6 +46,11 @@ def command(
     max_quality_loss: str | None = typer.Option(
         None, "--max-quality-loss", metavar="SHARE", help="Published loss of quality that may be spent: 3% or 0.03."
     ),
+    trace: Path | None = typer.Option(
+        None, "--trace", metavar="FILE", help="Size a service for these requests (CSV or .jsonl), hour by hour."
+    ),
+    rate_scale: float = typer.Option(1.0, "--rate-scale", help="Let the trace come so many times as fast."),
+    window: str = typer.Option("1 h", "--window", metavar="TIME", help="Time for which a number of replicas stays."),
     pools: str = typer.Option("either", "--pools", help="Prefill and decode: together, apart, or either."),
     set_: list[str] = SET,
     set_workload: list[str] = SET_WORKLOAD,
@@ -63,11 +69,13 @@ def command(
     loss = options.share("--max-quality-loss", max_quality_loss)
     page = None if json else output.page(width)
     chosen = options.kind_of(workload, framework, pins, fields)
+    seconds = options.duration("--window", window)
 
     from perfmodel import api
 
     def ask(changed: dict[str, str] | None, progress: api.Progress) -> Answers:
-        return api.plan(
+        what = partial(_for_trace, trace, rate_scale, seconds) if trace is not None else api.plan
+        return what(
             model, hw, chosen, objective=objective, devices=devices, pin=pins or None, use=options.techniques(use),
             max_quality_loss=loss, changes=changed or None, workload_changes=fields or None, framework=framework,
             pools=pools, progress=progress,
@@ -86,6 +94,21 @@ def command(
         output.print_json(jsonable.plan(found, compared))
         return
     _show(found, compared, report, page)
+
+
+def _for_trace(trace: Path, rate_scale: float, window: float, *args: Any, **asked: Any) -> Answers:
+    """Plan for the requests of a file."""
+    from perfmodel import studies
+    from perfmodel.cli.output import Progress
+    from perfmodel.cli.simulate import requests_of
+
+    model, hw, workload = args
+    arrivals, _, _, total = requests_of(trace, None, rate_scale, None)
+    with Progress(what="requests of") as reading:
+        return studies.plan_trace(
+            model, hw, arrivals, workload or "chat", window=window,
+            read=lambda done: reading(trace.name, done, max(total, done)), **asked,
+        )  # fmt: skip
 
 
 def _show(found: Answers, compared: Comparison | None, report: Path | None, page: object) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from perfmodel.specs.trace import Arrival
 
-__all__ = ["EPILOG", "command"]
+__all__ = ["EPILOG", "command", "requests_of"]
 
 EPILOG = (
     "Example: perfmodel simulate --model llama8b --hw h100 --trace azure.csv --rate-scale 2 --replicas 2. "
@@ -80,7 +80,7 @@ def command(
     page = None if json else output.page(width)
     fields = options.workload_changes(set_workload)
     if trace is not None:
-        arrivals, source, hashed, total = _trace(trace, prefix_hashes, rate_scale, limit)
+        arrivals, source, hashed, total = requests_of(trace, prefix_hashes, rate_scale, limit)
     else:
         shape: dict[str, Any] = {"variation": burstiness, "length_variation": length_variation, "groups": prefix_groups}
         arrivals, source = _synthetic(workload, fields, rate, requests, {**shape, "seed": seed})
@@ -104,7 +104,9 @@ def command(
         output.print_lines(report.lines(done, page or output.page(None)))
 
 
-def _trace(path: Path, hashes: Path | None, scale: float, limit: int | None) -> tuple[Iterable[Arrival], str, int, int]:
+def requests_of(
+    path: Path, hashes: Path | None, scale: float, limit: int | None
+) -> tuple[Iterable[Arrival], str, int, int]:
     """Requests of a file, what to call them, tokens of a hash block, and about how many there are."""
     from perfmodel.errors import SpecError
     from perfmodel.specs.trace import HASHED_TOKENS, prefix_hashes, read_trace

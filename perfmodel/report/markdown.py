@@ -10,6 +10,7 @@ from perfmodel.report import timeline as drawing
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import estimate_command, hints
 from perfmodel.report.service import arrangement_sentence, latency_rows
+from perfmodel.report.traffic import clock, sizing_sentences, time_rows
 from perfmodel.report.words import (
     View,
     degrees_text,
@@ -139,6 +140,13 @@ def _timeline(answers: Answers, view: View, found: Answer) -> list[str]:
 
 def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
     text: list[str] = []
+    if found.sizing is not None:
+        text += ["", "### Over the time of the trace", "", *sizing_sentences(view, found.sizing)]
+        hours = [
+            (clock(s.start), format_number(s.rate), " + ".join(map(str, s.replicas)), f"{s.devices:,}")
+            for s in time_rows(found.sizing)
+        ]
+        text += _table(("from", "requests/s", "replicas", f"{view.noun}s"), hours)
     if found.scaling:
         rows = [(f"**{n}**" if c else n, s, e) for n, s, e, c in tables.scaling_rows(found)]
         text += ["", "### How many?", *_table((f"{view.noun}s", "s/step", f"speed per {view.noun}"), rows)]

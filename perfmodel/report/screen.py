@@ -12,6 +12,7 @@ from perfmodel.report import tables, verdict
 from perfmodel.report.compare import changed_facts, changed_seconds
 from perfmodel.report.hints import hints
 from perfmodel.report.service import arrangement_sentence, latency_rows
+from perfmodel.report.traffic import over_time, sizing_sentences
 from perfmodel.report.words import (
     View,
     headline,
@@ -147,6 +148,9 @@ def _answer(page: Page, view: View, found: Answer) -> list[Line]:
     said = verdict.verdict(view, found.best)
     lines += [*page.block("verdict", said[0], "verdict"), *page.block("", said[1:])]
     lines += _details(page, view, found.best)
+    if found.sizing is not None:
+        lines += page.block("trace", sizing_sentences(view, found.sizing))
+        lines += _labelled("over time", over_time(found.sizing, page.full, page.empty))
     lines += _how_many(page, view, found)
     rivals = [verdict.rival_sentence(view, found.best, r) for r in found.runners_up[:LOSERS]]
     lines += page.block("next best", rivals)

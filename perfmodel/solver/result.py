@@ -265,6 +265,8 @@ class Answer:
     """When no plan is legal: changes of the question that were tried and do make one possible."""
     other_arrangement: Rival | None = None
     """Serving: the best plan of the arrangement that was not chosen, prefill and decode together or apart."""
+    sizing: Any = None
+    """Serving a trace: replicas over its time (:class:`perfmodel.insight.traffic.Sizing`)."""
     by_length: LengthGroups | None = None
     """Training on sequences of unlike lengths: what choosing groups for each batch would gain."""
 
