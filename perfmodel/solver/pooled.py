@@ -162,8 +162,8 @@ class _Grid:
         able = np.minimum(self.counts[0] * self.p["rate"], self.counts[1] * self.d["rate"])
         self.rate = able if self.workload.rate is None else np.minimum(able, self.workload.rate)
         ranks = np.minimum(self.p["devices"], self.d["devices"])
-        self.moved = hand_over(problem.network, self.d["bytes"] + 0.0 * devices, ranks, devices)
-        self.moved = self.moved + problem.framework.get("hand_over", 0.0)
+        self.transfer = hand_over(problem.network, self.d["bytes"] + 0.0 * devices, ranks, devices)
+        self.moved = self.transfer + problem.framework.get("hand_over", 0.0)
         self.request = together(
             Moments(*(self.p[f"ttft {n}"] for n in Moments._fields)),
             Moments(*(self.d[f"tpot {n}"] for n in Moments._fields)),
@@ -193,7 +193,7 @@ class _Grid:
     def _ratios(self, slo: Slo) -> dict[str, NDArray[np.float64]]:
         request, counts = self.request, self.counts
         found: dict[str, Any] = {"machine size": self.devices / self.problem.situation.devices}
-        sending = [self.rate / count * self.moved for count in counts]
+        sending = [self.rate / count * self.transfer for count in counts]
         found["hand-over"] = np.maximum(*sending)
         for limit in slo.limits:
             if limit.quantity == "tbt":
