@@ -13,7 +13,7 @@ from typing import NamedTuple
 from perfmodel.elementwise import Scalar, maximum, minimum, sqrt, where
 from perfmodel.units import Seconds
 
-__all__ = ["Moments", "first_token_moments", "iteration_moments"]
+__all__ = ["Moments", "first_token_moments", "iteration_moments", "queue_moments"]
 
 FULLEST = 0.999999
 """Load that stands for any larger one, where no queue is finite [1]."""
@@ -110,3 +110,25 @@ def first_token_moments(
     spread = square - (rest + others) * (rest + others)
     least = alone - where(v > 0.0, w, 0.0)
     return Moments(alone + rest + others, spread + w * w * v, least)
+
+
+def queue_moments(rate: Scalar, service: Seconds, own: Seconds, variation: Scalar = 0.0) -> Moments:
+    """Time from arrival to the end of the own service in M/G/1, by Pollaczek and Khinchine.
+
+    Parameters
+    ----------
+    rate : arrivals per second.
+    service : mean time that a request keeps the server busy [s].
+    own : from the start of the own service to its end, longer than that where a pipeline follows [s].
+    variation : coefficient of variation of the service, whose third moment is that of a gamma distribution.
+
+    Examples
+    --------
+    >>> round(queue_moments(0.5, 1.0, 1.0).mean, 3)
+    1.5
+    """
+    v, d = variation * variation, service
+    free = 1.0 - minimum(rate * d, FULLEST)
+    square, cube = d * d * (1.0 + v), d * d * d * (1.0 + v) * (1.0 + 2.0 * v)
+    wait = rate * square / (2.0 * free)
+    return Moments(own + wait, wait * wait + rate * cube / (3.0 * free) + d * d * v, own - where(v > 0.0, d, 0.0))

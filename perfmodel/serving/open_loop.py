@@ -4,7 +4,7 @@ The batch :math:`b` of a plan is the mean number of sequences that decode; the r
 Little's law, :math:`\lambda (n T(b) + b w) = b` with the decode pass T and what a prompt adds, w. The number in flight
 is that of a processor-sharing queue whose speed depends on it; around its mean it varies as
 
-.. math:: \sigma^2 = \frac{b}{1 - e} \cdot \frac12 \left(\frac{1}{1 - \rho} + 1 - \rho\right),\qquad
+.. math:: \sigma^2 = \frac{b}{(1 - e) (1 - \rho)^2},\qquad
     e = \frac{d \ln T}{d \ln b},\quad \rho = \lambda w
 
 (without prompts insensitive to the lengths; F. P. Kelly, Reversibility and Stochastic Networks, 1979, ch. 3): a plan
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from perfmodel.elementwise import Scalar, clamp, exp, maximum, minimum, sqrt, where
 from perfmodel.phases.serving import Passes
-from perfmodel.serving.moments import Moments, first_token_moments, iteration_moments
+from perfmodel.serving.moments import Moments, first_token_moments, iteration_moments, queue_moments
 from perfmodel.specs.slo import Limit
 from perfmodel.techniques.base import Line
 from perfmodel.units import Seconds
@@ -69,6 +69,7 @@ class Tails:
     gaps : distribution of the times between two tokens of a request, over all tokens.
     longest_gap : no gap is longer where prompts are cut into pieces [s].
     held_gap, holding : gap around a pass that holds a piece of a prompt, and the share of such passes [s], [1].
+    prompt_load : passes that hold a piece of a prompt, of those there are (one each); 0 where prompts are whole [1].
     rate : requests per second of one rank of the batch.
     peak : sequences in flight that a rank has room for.
     """
@@ -80,6 +81,7 @@ class Tails:
     longest_gap: Seconds
     held_gap: Seconds
     holding: Scalar
+    prompt_load: Scalar
     rate: Scalar
     peak: Scalar
 
@@ -92,11 +94,11 @@ class Tails:
 def _spread(batch: Scalar, elasticity: Scalar, load: Scalar) -> Scalar:
     """Variance of the sequences in flight.
 
-    Arrivals add sequences and, by their prompts, hold up the others: they weigh by 1 / (1 - load), ends of requests
-    do not.
+    More arrivals than usual add sequences and, by their prompts, hold up the others, in which time yet more come: the
+    Poisson count of the arrivals of a lifetime weighs by 1 / (1 - load).
     """
     free = maximum(1.0 - load, 0.05)
-    return batch / (1.0 - elasticity) * 0.5 * (1.0 / free + free)
+    return batch / (1.0 - elasticity) / (free * free)
 
 
 def nodes(batch: Scalar) -> tuple[Scalar, Scalar]:
@@ -127,7 +129,11 @@ def tails_of(
     decode = turn * s.stages
     spread = _spread(batch, elasticity, rate * added)
     own = passes.chunks.own + load.request_overhead
-    ttft = first_token_moments(rate, turn, added, variation=load.variation, own=own)
+    gated = first_token_moments(rate, turn, added, variation=load.variation, own=own)
+    cut = passes.chunks.count > 1.0
+    queued = queue_moments(rate, own / s.stages, own, load.variation).then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
+    ttft = Moments(*(where(cut, a, b) for a, b in zip(queued, gated, strict=True)))
+    held = where(cut, rate * own / s.stages, 0.0)
     looks = (load.polling - 1.0) * decode
     outside = Moments(load.first_token + 0.5 * looks, looks * looks / 12.0, load.first_token)
     ttft = ttft.then(outside)
@@ -137,10 +143,10 @@ def tails_of(
     first, second, _ = iteration_moments(rate, turn, added, load.variation)
     gaps = Moments(decode - turn + first, maximum(second - first * first, 0.0), decode)
     piece = decode + passes.chunks.stall / (s.stages * passes.chunks.count)
-    longest = where(passes.chunks.count > 1.0, piece, 1e30)
+    longest = where(cut, piece, 1e30)
     peak = batch + PEAK * sqrt(spread)
     ledgers = _stretched(passes.ledgers, busier.ledgers, (peak - batch) / (more - batch))
-    return Tails(ttft, tpot, e2e, gaps, longest, piece, holding, rate, peak), ledgers, decode
+    return Tails(ttft, tpot, e2e, gaps, longest, piece, where(cut, held, holding), held, rate, peak), ledgers, decode
 
 
 def _mixed(turn: Seconds, passes: Passes, load: Load, count: Scalar) -> tuple[Seconds, Seconds, Scalar, Scalar]:
@@ -158,7 +164,7 @@ def _mixed(turn: Seconds, passes: Passes, load: Load, count: Scalar) -> tuple[Se
         holding = 1.0 - exp(-rate * turn / maximum(1.0 - rate * added, 1e-3))
         turn = maximum(alone + holding * (first - added), 0.1 * alone)
         rate = s.batch / (count * turn * s.stages + s.batch * added)
-    return turn, added, rate, minimum(holding * chunks.count, 1.0)
+    return turn, added, rate, holding
 
 
 def _per_token(decode: Seconds, slope: Scalar, spread: Scalar, rate: Scalar, added: Seconds, load: Load) -> Moments:

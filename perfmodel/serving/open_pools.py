@@ -18,14 +18,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from perfmodel.elementwise import Scalar, minimum, where
+from perfmodel.elementwise import Scalar, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Group, Network
 from perfmodel.operators.state import cache_bytes
 from perfmodel.phases.judge import memory_ratios
 from perfmodel.phases.serving import Passes
-from perfmodel.serving.moments import FULLEST, Moments
+from perfmodel.serving.moments import Moments, queue_moments
 from perfmodel.serving.open_loop import Load, Tails, tails_of
 from perfmodel.serving.steady import Replica, at_nodes, latency_ratios, load_of
 from perfmodel.techniques.settled import Plan
@@ -39,7 +39,6 @@ __all__ = [
     "hand_over",
     "pool_replica",
     "prompt_bytes",
-    "queue_moments",
     "together",
 ]
 
@@ -47,28 +46,6 @@ Pool = Literal["prefill", "decode"]
 POOLS: tuple[Pool, ...] = ("prefill", "decode")
 LOADS = tuple(round(0.05 + 0.025 * i, 3) for i in range(37))
 """Shares of its capacity at which a prefill pool is considered [1]."""
-
-
-def queue_moments(rate: Scalar, service: Seconds, own: Seconds, variation: Scalar = 0.0) -> Moments:
-    """Time from arrival to the end of the own service in M/G/1, by Pollaczek and Khinchine.
-
-    Parameters
-    ----------
-    rate : arrivals per second.
-    service : mean time that a request keeps the server busy [s].
-    own : from the start of the own service to its end, longer than that where a pipeline follows [s].
-    variation : coefficient of variation of the service, whose third moment is that of a gamma distribution.
-
-    Examples
-    --------
-    >>> round(queue_moments(0.5, 1.0, 1.0).mean, 3)
-    1.5
-    """
-    v, d = variation * variation, service
-    free = 1.0 - minimum(rate * d, FULLEST)
-    square, cube = d * d * (1.0 + v), d * d * d * (1.0 + v) * (1.0 + 2.0 * v)
-    wait = rate * square / (2.0 * free)
-    return Moments(own + wait, wait * wait + rate * cube / (3.0 * free) + d * d * v, own - where(v > 0.0, d, 0.0))
 
 
 def pool_replica(
@@ -103,7 +80,7 @@ def _prefill(x: Plan, passes: Passes, load: Load) -> Replica:
     rate = x.load / busy
     ttft = queue_moments(rate, busy, passes.prefill_seconds + load.request_overhead, load.variation)
     ttft = ttft.then(Moments(load.first_token, 0.0, load.first_token))
-    tails = Tails(ttft, NOTHING, ttft, NOTHING, 0.0, 0.0, 0.0, rate, s.batch)
+    tails = Tails(ttft, NOTHING, ttft, NOTHING, 0.0, 0.0, 0.0, 0.0, rate, s.batch)
     return Replica(
         s, passes.decode, passes.prefill, passes.pass_seconds, 0.0 * ttft.mean, ttft.mean, ttft.mean,
         x.batch / s.batch * rate, passes.devices, passes.ledgers, passes.ratios, tails, prompts=1.0, busy=x.load,

@@ -204,7 +204,7 @@ def _at_random(
         rate=ranks * tails.rate,
         devices=passes.devices,
         ledgers=ledgers,
-        ratios={**passes.ratios, **memory_ratios(ledgers, machine), **limits},
+        ratios={**passes.ratios, **memory_ratios(ledgers, machine), **limits, "prompts": tails.prompt_load},
         tails=tails,
     )
 

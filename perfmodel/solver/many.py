@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ __all__ = ["evaluate_each"]
 def evaluate_each(
     problem: ServingProblem, plans: Sequence[Plan], read: Callable[[Replica], Sequence[Scalar]]
 ) -> NDArray[np.float64]:
-    """Numbers of every plan, one row each; plans with the same names (structural columns) are one evaluation.
+    """Numbers of every plan, one row each; plans with the same structural columns are one evaluation.
 
     Parameters
     ----------
@@ -29,15 +29,22 @@ def evaluate_each(
     plans : as plain numbers.
     read : picks numbers of an evaluated mesh.
     """
-    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    whole = _structural(problem)
+    groups: dict[tuple[tuple[str, Any], ...], list[int]] = {}
     for i, plan in enumerate(plans):
-        names = tuple((n, v) for n, v in sorted(vars(plan).items()) if isinstance(v, str))
+        names = tuple((n, v) for n, v in sorted(vars(plan).items()) if n in whole or isinstance(v, str))
         groups.setdefault(names, []).append(i)
     rows: list[tuple[int, NDArray[np.float64]]] = []
     for names, members in groups.items():
-        columns = {n: v for n, v in vars(plans[members[0]]).items() if not isinstance(v, str)}
+        columns = vars(plans[members[0]]).keys() - dict(names)
         mesh = {n: np.array([float(getattr(plans[i], n)) for i in members]) for n in columns}
         found = read(problem.evaluate(Plan(**mesh, **dict(names))))
         table = np.stack([np.broadcast_to(np.asarray(f, dtype=float), (len(members),)) for f in found], axis=1)
         rows += list(zip(members, table, strict=True))
     return np.array([row for _, row in sorted(rows, key=lambda pair: pair[0])])
+
+
+def _structural(problem: ServingProblem) -> set[str]:
+    """Columns whose values select code paths, and so are those of a whole mesh."""
+    axes = (axis for t in problem.techniques for axis in t.axes(problem.situation))
+    return {name for axis in axes if axis.structural for name in axis.columns}

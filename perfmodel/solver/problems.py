@@ -27,7 +27,7 @@ OBJECTIVES = ("time", "throughput", "cost", "energy")
 def is_budget(name: str) -> bool:
     """Whether a constraint is spent (memory, latency, quality, load) rather than a matter of form."""
     latency = name.split(" p")[0] in LATENCIES.values()
-    return name.endswith("memory") or latency or name in ("quality", "rate")
+    return name.endswith("memory") or latency or name in ("quality", "rate", "prompts")
 
 
 def _quality(settled: Settled, budget: float | None) -> Mapping[str, Scalar]:

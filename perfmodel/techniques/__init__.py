@@ -9,6 +9,7 @@ from perfmodel.techniques import (
     batching,
     block_attention,
     checkpoints,
+    chunked_prefill,
     compressed_collectives,
     context_parallel,
     cross_layer_kv,
@@ -45,6 +46,7 @@ __all__ = ["TECHNIQUES", "asked_for", "technique_names", "techniques_for"]
 TECHNIQUES: tuple[Technique, ...] = (
     data_parallel.TECHNIQUE,
     batching.TECHNIQUE,
+    chunked_prefill.TECHNIQUE,
     tensor_parallel.TECHNIQUE,
     fused_sums.TECHNIQUE,
     context_parallel.TECHNIQUE,

@@ -10,8 +10,8 @@ import pytest
 
 import perfmodel
 from perfmodel.network.build import build_network
-from perfmodel.serving.moments import Moments
-from perfmodel.serving.open_pools import hand_over, queue_moments, together
+from perfmodel.serving.moments import Moments, queue_moments
+from perfmodel.serving.open_pools import hand_over, together
 from perfmodel.solver.pooled import PoolProblem, best_pair, pool_problems, pool_space
 from tests.planning import setting, system
 
