@@ -69,7 +69,8 @@ class Tails:
     gaps : distribution of the times between two tokens of a request, over all tokens.
     longest_gap : no gap is longer where prompts are cut into pieces [s].
     held_gap, holding : gap around a pass that holds a piece of a prompt, and the share of such passes [s], [1].
-    prompt_load : passes that hold a piece of a prompt, of those there are (one each); 0 where prompts are whole [1].
+    prompt_load : passes that hold a piece of a prompt, of those there are (one each), where prompts are cut; or how
+        busy the link is that they are fetched over, if that is more [1].
     rate : requests per second of one rank of the batch.
     peak : sequences in flight that a rank has room for.
     """
@@ -133,7 +134,7 @@ def tails_of(
     cut = passes.chunks.count > 1.0
     queued = queue_moments(rate, own / s.stages, own, load.variation).then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
     ttft = Moments(*(where(cut, a, b) for a, b in zip(queued, gated, strict=True)))
-    held = where(cut, rate * own / s.stages, 0.0)
+    held = maximum(where(cut, rate * own / s.stages, 0.0), rate * passes.chunks.link)
     looks = (load.polling - 1.0) * decode
     outside = Moments(load.first_token + 0.5 * looks, looks * looks / 12.0, load.first_token)
     ttft = ttft.then(outside)
@@ -146,7 +147,11 @@ def tails_of(
     longest = where(cut, piece, 1e30)
     peak = batch + PEAK * sqrt(spread)
     ledgers = _stretched(passes.ledgers, busier.ledgers, (peak - batch) / (more - batch))
-    return Tails(ttft, tpot, e2e, gaps, longest, piece, where(cut, held, holding), held, rate, peak), ledgers, decode
+    return (
+        Tails(ttft, tpot, e2e, gaps, longest, piece, where(cut, minimum(held, 1.0), holding), held, rate, peak),
+        ledgers,
+        decode,
+    )
 
 
 def _mixed(turn: Seconds, passes: Passes, load: Load, count: Scalar) -> tuple[Seconds, Seconds, Scalar, Scalar]:
