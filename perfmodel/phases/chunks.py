@@ -9,11 +9,13 @@ from typing import NamedTuple
 from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
 from perfmodel.operators.layers import Sizes
 from perfmodel.phases.compose import Slot, add_up
+from perfmodel.phases.side_by_side import mixed_slot, overlapped
 from perfmodel.techniques.base import Term
+from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Settled
 from perfmodel.units import Seconds
 
-__all__ = ["Chunks", "chunks_of", "mixed_sizes", "pieces_of"]
+__all__ = ["Chunks", "chunks_of", "mixed_sizes", "pieces_of", "prompts_held"]
 
 
 UNCUT = 2.0**40
@@ -30,6 +32,7 @@ class Chunks(NamedTuple):
     own : from the first pass with a piece of a prompt to the end of the last, what is fetched before included [s].
     link : for which one prompt keeps the link to a store busy [s].
     further : what a second prompt adds to a pass that holds one already: its tokens find no idle units left [s].
+    fill : prompts, or the part of one, that fill the budget of a pass; very many without a budget [1].
     """
 
     count: Scalar
@@ -37,6 +40,7 @@ class Chunks(NamedTuple):
     own: Seconds
     link: Seconds = 0.0
     further: Seconds = 0.0
+    fill: Scalar = UNCUT
 
 
 def pieces_of(tokens: Scalar, framework: Mapping[str, float], budget: Scalar = UNCUT) -> Scalar:
@@ -44,9 +48,16 @@ def pieces_of(tokens: Scalar, framework: Mapping[str, float], budget: Scalar = U
     return ceil(tokens / minimum(framework.get("chunk_tokens", UNCUT), budget))
 
 
-def mixed_sizes(prefill: Sizes, count: Scalar, beside: Scalar, *, crowded: bool) -> dict[str, Sizes]:
-    """Passes that hold a piece of a prompt beside decoded tokens, and a second whole prompt where asked for."""
-    piece = prefill.queries / count
+def prompts_held(batch: Scalar, output: Scalar, layout: Layout) -> Scalar:
+    """Prompts, or pieces of as many, that a pass holds: one, or where parts overlap all that a full batch brings."""
+    return maximum(batch * layout.tokens_per_pass / output, 1.0) if layout.side_by_side else 1.0
+
+
+def mixed_sizes(
+    prefill: Sizes, count: Scalar, beside: Scalar, *, crowded: bool, held: Scalar = 1.0
+) -> dict[str, Sizes]:
+    """Passes that hold pieces of ``held`` prompts beside decoded tokens, and a second prompt where asked for."""
+    piece = held * prefill.queries / count
 
     def of(tokens: Scalar) -> Sizes:
         return replace(
@@ -72,6 +83,14 @@ def chunks_of(
     above = s.layers - prompt.layers
     stall = passes * prompt.layers * (count * added + cores["prefill"])
     own = passes * prompt.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
+    parts = s.layout.side_by_side
+    if parts:
+        layer = {n: [t for t in terms[n] if t.slot == "layer"] for n in terms}
+        alone = overlapped(layer["decode"], parts).elapsed()
+        held = prompts_held(s.batch, s.situation.workload.output, s.layout)
+        both = mixed_slot(layer["mixed"], layer["decode"], layer["prefill"], count / held, parts).elapsed()
+        own = passes * prompt.layers * count * both
+        stall = passes * prompt.layers * count / held * maximum(both - joined * alone, 0.0)
     if above:
         own = own + passes * above * count * joined * (beside + cores["decode"])
     count = passes * count
@@ -81,7 +100,8 @@ def chunks_of(
         stall = stall + add_up([t.seconds for t in fetch if t.lane == "main"])
     link = add_up([t.seconds for t in fetch if t.lane != "main"])
     stall, own = stall + count * (1.0 - joined) * host, own + count * host
+    fill = minimum(framework.get("chunk_tokens", UNCUT), s.layout.chunk_tokens) / prompt.sizes.queries
     if "crowded" not in tokens:
-        return Chunks(count, stall, own, link, stall)
+        return Chunks(count, stall, own, link, stall, fill)
     second = passes * prompt.layers * (tokens["crowded"].elapsed() - whole + cores["prefill"])
-    return Chunks(count, stall, own, link, where(cut > 1.0, stall, maximum(second, 0.0)))
+    return Chunks(count, stall, own, link, where(cut > 1.0, stall, maximum(second, 0.0)), fill)

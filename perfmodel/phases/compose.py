@@ -202,6 +202,8 @@ class Slot:
     items: Scalar = 1.0
     interference: Scalar = 0.0
     host_late: bool = False
+    one_memory: bool = False
+    """Lanes share the device's memory: a slot lasts no less than its terms keep that busy."""
 
     @cached_property
     def _lanes(self) -> dict[str, Scalar]:

@@ -14,13 +14,14 @@ from perfmodel.operators.distinct import collapse
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import cache_bytes, layer_parameters
-from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of
+from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_held
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
+from perfmodel.phases.side_by_side import overlapped
 from perfmodel.specs.sharing import leading_layers, share_keys
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
@@ -234,6 +235,8 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
         return Slot(tuple(by_slot.get(name, ())), items=items)
 
     layer = slot("layer", s.layout.sub_batches if s.sizes.decode else 1.0)
+    if s.layout.side_by_side and s.sizes.decode:
+        layer = overlapped(by_slot.get("layer", ()), s.layout.side_by_side)
     embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
     if latency:
         hops = Times(where(s.stages > 1.0, s.stages, 0.0), boundary)
@@ -275,7 +278,8 @@ def _settled_passes(
         prefill = replace(prefill, pieces=1.0 * workload.pieces, piece=workload.reused / workload.pieces)
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
     count = pieces_of(prefill.queries, framework, layout.chunk_tokens)
-    mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals)
+    held = prompts_held(per_rank, 1.0 * workload.output, layout)
+    mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals, held=held)
     passes = {"decode": decode, "prefill": prefill, **mixed}
     settle = partial(settle_pass, situation, network, framework, dims, layout)
     return tuple(_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
@@ -329,7 +333,7 @@ def _model_terms(
     def on(engine: str) -> list[Term]:
         found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine)
         own = memo.get((engine, *key), found)
-        return gathered(own, expand, power=power) if expand else list(own)
+        return gathered(own, expand, power=power or bool(s.layout.side_by_side)) if expand else list(own)
 
     return divided(s, on)
 

@@ -34,6 +34,8 @@ PEAK = 2.3263
 """Standard deviations above the mean batch that a replica has room for: 99 % of the time; chosen [1]."""
 STEEPEST = 0.99
 """Largest elasticity of a pass in its batch that is told from one [1]."""
+MANY = 1e9
+"""Prompts of a pass that no budget limits."""
 ROUNDS = 8
 """Rounds of the fixed point of rate and pass; each leaves a tenth of the difference or less."""
 REMEMBERED = 0.6667
@@ -67,7 +69,7 @@ class Tails:
     ----------
     ttft, tpot, e2e : distributions over requests.
     gaps : distribution of the times between two tokens of a request, over all tokens.
-    longest_gap : no gap is longer where prompts are cut into pieces [s].
+    longest_gap : no gap is longer where a pass has a budget: its passes are full [s].
     held_gap, holding : gap around a pass that holds a piece of a prompt, and the share of such passes [s], [1].
     prompt_load : passes that hold a piece of a prompt, of those there are (one each), where prompts are cut; or how
         busy the link is that they are fetched over, if that is more [1].
@@ -143,8 +145,9 @@ def tails_of(
     e2e = e2e._replace(variance=e2e.variance + (load.output * tpot.mean * load.variation) ** 2)
     first, second, _ = iteration_moments(rate, turn, added, load.variation)
     gaps = Moments(decode - turn + first, maximum(second - first * first, 0.0), decode)
-    piece = decode + passes.chunks.stall / (s.stages * passes.chunks.count)
-    longest = where(cut, piece, 1e30)
+    most = maximum(passes.chunks.stall, passes.chunks.further) / s.stages
+    longest = decode + minimum(passes.chunks.fill, MANY) * most
+    piece = decode + minimum(passes.chunks.fill, 1.0) * passes.chunks.stall / s.stages
     peak = batch + PEAK * sqrt(spread)
     ledgers = _stretched(passes.ledgers, busier.ledgers, (peak - batch) / (more - batch))
     return (

@@ -6,6 +6,7 @@ against cost of the two, which are tried against each other under the limits of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +22,8 @@ from perfmodel.serving.open_pools import LOADS, POOLS, Pool, Request, hand_over,
 from perfmodel.serving.steady import Replica
 from perfmodel.solver.many import evaluate_each
 from perfmodel.solver.problems import ServingProblem
-from perfmodel.solver.search import Judged, Outcome, search
-from perfmodel.solver.space import Space
+from perfmodel.solver.search import Judged
+from perfmodel.solver.space import Block, Space
 from perfmodel.specs.slo import Slo
 from perfmodel.techniques.base import Axis
 from perfmodel.techniques.settled import Plan
@@ -31,6 +32,8 @@ __all__ = ["Pair", "PoolProblem", "best_pair", "pool_problems", "pool_space"]
 
 MOST_REPLICAS = 16
 """Prefill replicas of one unit of a service whose rate is free."""
+FITS = 1.0 + 1e-9
+"""Demand / limit up to which a constraint is met [1]."""
 NEARLY = 0.97
 """Share of the best rate per device for which the smallest unit is taken."""
 
@@ -124,28 +127,74 @@ def best_pair(problems: Sequence[PoolProblem], spaces: Sequence[Space]) -> Pair 
     problems : of the prefill pool and of the decode pool.
     spaces : of the same.
     """
-    outcomes = [search(space, problem) for space, problem in zip(spaces, problems, strict=True)]
-    plans = [_tried(outcome) for outcome in outcomes]
+    found = [_fronts(space, problem) for space, problem in zip(spaces, problems, strict=True)]
+    plans = [pool.plans for pool in found]
     if not all(plans):
         return None
     tables = [
-        evaluate_each(problem, chosen, partial(_read, problem)) for problem, chosen in zip(problems, plans, strict=True)
+        evaluate_each(problem, tried, partial(_read, problem)) for problem, tried in zip(problems, plans, strict=True)
     ]
     grid = _Grid(problems[1], *tables)
-    found = grid.best()
-    if found is None:
+    chosen = grid.best()
+    if chosen is None:
         return None
-    cells, legal = sum(o.cells for o in outcomes), sum(o.legal for o in outcomes)
-    i, j = found
+    cells, legal = sum(pool.cells for pool in found), sum(pool.legal for pool in found)
+    i, j = chosen
     return grid.pair(i, j, (plans[0][i], plans[1][j]), cells, legal)
 
 
-def _tried(outcome: Outcome) -> list[Plan]:
-    """Plans on the front, and the best."""
-    seen: dict[tuple[Any, ...], Plan] = {}
-    for candidate in (*outcome.front, *outcome.best[:4]):
-        seen.setdefault(tuple(sorted(vars(candidate.plan).items())), candidate.plan)
-    return list(seen.values())
+class _Fronts(NamedTuple):
+    """Plans of a pool that no other of as many devices beats in both latency and cost."""
+
+    plans: list[Plan]
+    cells: int
+    legal: int
+
+
+def _fronts(space: Space, problem: PoolProblem) -> _Fronts:
+    """Judge every plan of a pool: a small machine may have room for the other pool beside few devices only."""
+    rows: list[tuple[float, float, float, Plan]] = []
+    cells = legal = 0
+    for slab in space.slabs():
+        cells += slab.cells
+        formed = np.ones((1,) * len(slab.shape), dtype=bool)
+        for ratio in problem.form(slab.columns()).values():
+            formed = formed & (np.asarray(ratio) <= FITS)
+        for block in slab.keep(formed).pieces():
+            if block.cells:
+                judged = problem.judge(block.columns())
+                kept = np.ones(block.shape, dtype=bool)
+                for ratio in (*judged.budget.values(), *judged.form.values()):
+                    kept = kept & (np.asarray(ratio) <= FITS)
+                legal += int(kept.sum())
+                rows += _front(block, judged, kept)
+    best: list[Plan] = []
+    for devices in sorted({row[0] for row in rows}):
+        least = math.inf
+        for _, _, score, plan in sorted((r for r in rows if r[0] == devices), key=lambda r: r[1:3]):
+            if score < least:
+                least = score
+                best.append(plan)
+    return _Fronts(best, cells, legal)
+
+
+def _front(block: Block, judged: Judged, kept: NDArray[np.bool_]) -> list[tuple[float, float, float, Plan]]:
+    """(devices, seconds, score, plan) of the front of every device count of a block."""
+    flat = np.flatnonzero(kept)
+    devices, seconds, score = (
+        np.broadcast_to(np.asarray(a, dtype=float), block.shape).ravel()[flat]
+        for a in (judged.devices, judged.seconds, judged.score)
+    )
+    found = []
+    for number in np.unique(devices):
+        here = np.flatnonzero(devices == number)
+        order = here[np.lexsort((score[here], seconds[here]))]
+        before = np.concatenate(([np.inf], np.minimum.accumulate(score[order])[:-1]))
+        found += [
+            (float(number), float(seconds[i]), float(score[i]), block.plan(int(flat[i])))
+            for i in order[score[order] < before]
+        ]
+    return found
 
 
 class _Grid:

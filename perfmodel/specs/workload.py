@@ -14,7 +14,8 @@ from perfmodel.specs.lengths import Document as Class
 from perfmodel.specs.lengths import Lengths
 from perfmodel.specs.load import parse, parse_kind
 from perfmodel.specs.locate import find_workload, recipe_file
-from perfmodel.specs.quantities import Count, NotNegative, PerSecond, Positive, Seconds, SomeTokens, Tokens, number
+from perfmodel.specs.quantities import Count, NotNegative, PerSecond, Positive, Seconds, SomeTokens, Tokens
+from perfmodel.specs.quantities import number as _number
 from perfmodel.specs.slo import Slo
 from perfmodel.specs.yamlfile import Document, read
 from perfmodel.units import UnitError, parse_quantity
@@ -106,9 +107,9 @@ class RecipeFile(Spec):
 class Loading(Spec):
     """What it takes to bring the tokens of a step to the devices."""
 
-    token_bytes: Annotated[float, number("B")]
+    token_bytes: Annotated[float, _number("B")]
     """Read from storage per token; images and sound count by the tokens they become [B]."""
-    token_seconds: Annotated[float, number("s", zero=True)] = 0.0
+    token_seconds: Annotated[float, _number("s", zero=True)] = 0.0
     """Time of one host core to decode, cut and tokenise what becomes a token; 0 where that is done before [s]."""
     workers: Count = 1
     """Host cores per device that do so; no more than there are."""

@@ -19,11 +19,11 @@ NAME = "chunked_prefill"
 def axes(situation: Situation) -> tuple[Axis, ...]:
     """Budgets below the prompt, where a limit on the time between tokens makes them worth it, or asked for by name."""
     workload = situation.workload
-    limited = any(limit.quantity == "tbt" for limit in workload.slo.limits)
-    fitting = [n for n in BUDGETS if n < workload.prompt - workload.shared_prefix]
-    if not (limited or NAME in situation.excused):
+    if NAME in situation.excused:
+        return (Axis.of("chunk", (0, *BUDGETS)),)
+    if not any(limit.quantity == "tbt" for limit in workload.slo.limits):
         return (Axis.of("chunk", (0,)),)
-    return (Axis.of("chunk", (0, *fitting)),)
+    return (Axis.of("chunk", (0, *(n for n in BUDGETS if n < workload.prompt - workload.shared_prefix))),)
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:

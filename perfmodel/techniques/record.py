@@ -161,6 +161,8 @@ class Layout:
     """Tokens per sequence in one decode pass."""
     tokens_per_pass: Scalar = product()
     """Tokens a sequence gains per decode pass."""
+    side_by_side: float = owner(0.0)
+    """Parts of a pass that run at the same time on units of one device, each waiting for another resource; 0: none."""
     chunk_tokens: Scalar = least_of(2.0**40)
     """Most prompt tokens that one pass computes beside decodes."""
     kv_bytes: Scalar = owner(None)
