@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import perfmodel
 from perfmodel.calibration.claims.run import Run
 from perfmodel.solver.result import EvaluatedPlan
@@ -21,6 +23,7 @@ def decode_ms(run: Run, plan: str) -> float:
     return run.plan(plan).timed_seconds * 1e3
 
 
+@cache
 def _service(run: Run) -> EvaluatedPlan:
     asked = run.claim.common
     found = perfmodel.plan(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from perfmodel.api import Request, load, plan_columns, settings_of
@@ -30,6 +32,7 @@ def _setting(run: Run, mixed: float) -> tuple[Setting, ServingProblem]:
     return setting, problem
 
 
+@cache
 def most_requests(run: Run, mixed: float = 1.0) -> float:
     """Requests per second of a replica at its best batch."""
     setting, problem = _setting(run, mixed)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from perfmodel.calibration.claims.run import Run
 from perfmodel.solver.result import EvaluatedPlan
 
 __all__ = ["budget", "gain"]
 
 
+@cache
 def _best(run: Run, limit: str, *chunks: int) -> EvaluatedPlan:
     asked = run.claim.common
     changes = {**asked.workload_changes, "slo": {"tbt_p99": limit, "ttft_p99": "10 s"}}
