@@ -135,7 +135,7 @@ class Pools:
         """From the end of a prefill until the decode pool has the cache: transfer, and what the router takes [s]."""
         s = self.prefill.settled
         moved = handed_over(s, 1.0 * s.situation.workload.prompt)
-        return transfer_seconds(self.network, moved) + self.framework.get("hand_over", 0.0)
+        return transfer_seconds(self.network, moved) + self.framework.get("pool_hand_over", 0.0)
 
     @property
     def between(self) -> Seconds:

@@ -159,7 +159,7 @@ class ServingConstants(Spec):
     of it [1]."""
     polling: Number = fact(1.0, "1")
     """Passes between two looks at the queue of new requests [1]."""
-    hand_over: Duration = fact(0.0, "0 s")
+    pool_hand_over: Duration = fact(0.0, "0 s")
     """Between pools of prefill and decode workers: what router and connection add to the transfer of a cache [s]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
