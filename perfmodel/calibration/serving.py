@@ -143,6 +143,14 @@ def _one_node(setup: Setup, devices: int) -> int:
     return min(devices, int(node))
 
 
+def _prompts(row: ServingRow, constants: Constants) -> float:
+    """Prompts in one pass: of a static batch, as many as the tokens of a pass hold."""
+    if row.mode != "static":
+        return 1.0
+    most = constants.get("chunk_tokens", 8192.0) // row.prompt
+    return min(row.columns["batch"], max(most, 1.0))
+
+
 def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     """Block of rows with one setup and mode, that of their prefill workers inside where they have any."""
     prefill = None
@@ -171,7 +179,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         output=np.array([row.output for row in rows]),
         shared_prefix=0.0,
         reused=0.0,
-        prompts_per_pass=np.array([row.columns["batch"] if row.mode == "static" else 1.0 for row in rows]),
+        prompts_per_pass=np.array([_prompts(row, framework.constants) for row in rows]),
         kv_format=setup.kv_format,
         concurrency=None,
         expert_variation=0.0,
@@ -229,11 +237,11 @@ def _closed(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
 
 
 def _static(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
-    """All prompts of the batch in one pass, then decode passes of the whole batch."""
+    """All prompts of the batch, in passes as full as they may be, then decode passes of the whole batch."""
     replica = block.evaluate(constants)
     output, batch = block.situation.workload.output, block.x.batch
     host = constants.get("host_per_iteration", 0.0) + constants.get("host_per_sequence", 0.0) * batch
-    first = replica.prefill.elapsed() + host
+    first = batch / block.situation.workload.prompts_per_pass * replica.prefill.elapsed() + host
     return replica.pass_seconds, first, batch * output / (first + output * replica.pass_seconds)
 
 

@@ -48,7 +48,7 @@ BOUNDS: dict[str, Range] = {
 }
 """Every constant that a fit may move."""
 SCALES = {"tpot": 0.08, "ttft": 0.35, "throughput": 0.12}
-"""Relative error at which a residual stops counting fully."""
+"""Relative error at which a residual stops counting fully; prompts timed by themselves are as sure as tokens."""
 
 
 class Fitted(NamedTuple):
@@ -88,6 +88,11 @@ def _tells(row: ServingRow, metric: str) -> bool:
     return metric in row.measured and (metric != "throughput" or "tpot" not in row.measured)
 
 
+def _scale(row: ServingRow, metric: str) -> float:
+    """Relative error of a metric at which its residual stops counting fully [1]."""
+    return SCALES["tpot"] if row.mode == "static" and metric == "ttft" else SCALES[metric]
+
+
 def _weights(rows: Sequence[ServingRow]) -> Array:
     """Weight of every row: cohorts count with the fourth root of their size taken off."""
     counts: dict[tuple[str, ...], int] = {}
@@ -115,6 +120,7 @@ def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
 
     prepared, weights = blocks(rows), _weights(rows)
     known = {m: np.array([i for i, row in enumerate(rows) if _tells(row, m)], dtype=int) for m in FITTED}
+    scales = {m: np.array([_scale(rows[i], m) for i in known[m]]) for m in FITTED}
     logs = {m: np.log([rows[i].measured[m] for i in known[m]]) for m in FITTED}
     ranges = [BOUNDS[n.partition("@")[0]] for n in names]
     low, width = np.array([r.low for r in ranges]), np.array([r.high - r.low for r in ranges])
@@ -126,7 +132,7 @@ def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
         made = predict(prepared, lambda b: {**stated_constants(b), **chosen(values, b)})
         parts = []
         for metric in FITTED:
-            data = (np.log(getattr(made, metric)[known[metric]]) - logs[metric]) / SCALES[metric]
+            data = (np.log(getattr(made, metric)[known[metric]]) - logs[metric]) / scales[metric]
             soft = np.sign(data) * np.sqrt(2.0 * (np.sqrt(1.0 + data**2) - 1.0))
             parts.append(soft * weights[known[metric]])
         return np.concatenate([*parts, (theta - belief) / loose])

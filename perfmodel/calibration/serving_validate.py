@@ -15,6 +15,7 @@ from perfmodel.calibration.serving_memory import LEDGER, ledger_reports
 from perfmodel.calibration.serving_replays import REPLAYED, REPLAYS, replay_reports
 from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, read_row, serving_rows
 from perfmodel.calibration.serving_tables import READERS
+from perfmodel.specs.architecture import Moe
 
 __all__ = ["is_serving", "reader_of", "serving_reports", "set_aside"]
 
@@ -166,9 +167,18 @@ def _report(
         p90_abs_error=found["p90_abs_error"],
         mean_error=found["mean_error"],
         tier=framework_of(rows[0].setup.framework).version,
-        subsets={"all rows": whole},
+        subsets={"all rows": whole, **_kinds(rows, error, kept)},
         worst=tuple(_worst(rows[i], float(measured[i]), float(predicted[i])) for i in order),
     )
+
+
+def _kinds(rows: Sequence[ServingRow], error: Array, kept: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
+    """Errors of dense models and of those with experts, where a group holds closed-loop runs."""
+    if rows[0].mode != "closed":
+        return {}
+    experts = np.array([any(isinstance(run.layer.ffn, Moe) for run in r.setup.architecture.runs) for r in rows])
+    parts = {"dense": kept & ~experts, "experts": kept & experts}
+    return {name: {"rows": int(own.sum()), **errors_of(error[own])} for name, own in parts.items() if own.any()}
 
 
 def _worst(row: ServingRow, measured: float, predicted: float) -> Worst:

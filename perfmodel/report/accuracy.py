@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from perfmodel.report.goals import goal_table
+from perfmodel.report.serving_goals import serving_goal_table
 from perfmodel.specs.calibration import CalibrationGroup
 
 __all__ = ["fit_lines", "lines", "render"]
@@ -91,6 +92,7 @@ def _parts(reports: Iterable[Report]) -> list[str]:
         head = (
             [r["framework"], r["metric"]] if r["operator"] == "training" else [r["device"], r["dtype"], r["framework"]]
         )
+        head += [r["metric"]] if r["operator"] == "serving" else []
         for name, part in r["subsets"].items():
             errors = f"median {_percent(part['median_abs_error'])}, 90 % {_percent(part['p90_abs_error'])}"
             errors += f", bias {_percent(part['mean_error'], signed=True)}"
@@ -154,14 +156,16 @@ def render(reports: Sequence[Report], command: str) -> str:
         "",
         *goal_table(reports),
         "",
+        *serving_goal_table(reports),
+        "",
     ]
     text += ["| " + " | ".join(_HEAD) + " |", "|" + "---|" * len(_HEAD)]
     text += ["| " + " | ".join(_row(r)) + " |" for r in reports if r["operator"]]
-    parts = _parts(r for r in reports if r["operator"] == "training")
+    parts = _parts(r for r in reports if r["operator"] in ("training", "serving"))
     if parts:
         text += [
             "",
-            "## Parts of large sweeps of training runs, rankings and completion",
+            "## Parts of runs of training and serving, with and without rows set aside; rankings and completion",
             "",
             *(f"- {p}" for p in parts),
         ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-__all__ = ["GOALS", "Goal", "goal_table"]
+__all__ = ["GOALS", "Goal", "Level", "goal_table", "told", "within"]
 
 Report = Mapping[str, Any]
 FEWEST = 10
@@ -79,12 +79,14 @@ def _parts(goal: Goal, reports: Iterable[Report]) -> Iterator[tuple[Report, Repo
             yield r, part
 
 
-def _within(part: Report, level: Level) -> bool:
+def within(part: Report, level: Level) -> bool:
+    """Whether errors are no larger than a level asks."""
     sizes = (part["median_abs_error"], part["p90_abs_error"], abs(part["mean_error"]))
     return all(limit is None or size <= limit for size, limit in zip(sizes, level, strict=True))
 
 
-def _told(level: Level | Sequence[float | None]) -> str:
+def told(level: Level | Sequence[float | None]) -> str:
+    """Errors in words, in percent."""
     return " / ".join("-" if x is None else f"{100.0 * x:.3g}" for x in level) + " %"
 
 
@@ -97,13 +99,13 @@ def goal_table(reports: Sequence[Report]) -> list[str]:
             continue
         sizes = zip(*((p["median_abs_error"], p["p90_abs_error"], abs(p["mean_error"])) for _, p in found), strict=True)
         middle = [float(f"{median(size):.3g}") for size in sizes]
-        must, aim = (sum(_within(p, level) for _, p in found) for level in (goal.must, goal.aim))
+        must, aim = (sum(within(p, level) for _, p in found) for level in (goal.must, goal.aim))
         count = sum(r["predicted"] for r, _ in found)
         inside = sum(r["inside"] * r["predicted"] for r, _ in found) / count
-        cells = (goal.title, _told(goal.must), _told(goal.aim), _told(middle), f"{must}/{len(found)}")
+        cells = (goal.title, told(goal.must), told(goal.aim), told(middle), f"{must}/{len(found)}")
         rows.append("| " + " | ".join((*cells, f"{aim}/{len(found)}", f"{inside:.0%}")) + " |")
     if not rows:
         return []
     head = ("class", "least", "aim", "median group", "groups within least", "within aim", "inside 80 % interval")
-    told = f"Median / 90th percentile / size of the mean error; groups and parts of {FEWEST} rows or more."
-    return [told, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows]
+    words = f"Median / 90th percentile / size of the mean error; groups and parts of {FEWEST} rows or more."
+    return [words, "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *rows]
