@@ -45,7 +45,6 @@ KNOWN_TO_FAIL = {
     ("neupims", "NeuPIMs over NPU only"),
     ("neupims", "NeuPIMs over naive NPU+PIM"),
     ("polca", "inference, servers more under the same supply"),
-    ("scd", "decode, matrix products, five times the bandwidth"),
     ("squeezellm", "LLaMA-7B, A6000, 3 bits, fp16 over quantised"),
     ("deep_optimizer_states", "iteration, host alone over interleaved"),
     ("onebit_adam", "compressed phase, 4.1 Gb/s"),
