@@ -35,7 +35,6 @@ KNOWN_TO_FAIL = {
     ("holmes", "Ethernet over InfiniBand, 8 nodes"),
     ("flash_attention", "GPT-2 medium, sequence 1024, training layers, standard over FlashAttention"),
     ("flash_attention", "time, standard over FlashAttention"),
-    ("frontier_zero_3level", "weak-scaling efficiency of three-level, 384 GCDs"),
     ("flightllm", "819 GB/s over 460 GB/s"),
     ("flightllm", "U280, decode, batch 1"),
     ("lasp2", "speed over ring attention, 2048K tokens on 64 GPUs"),
