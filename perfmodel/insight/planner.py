@@ -83,7 +83,10 @@ def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:
     return outcome.by_devices[max(n for n, e in efficiency.items() if e >= EFFICIENT * most)]
 
 
-TELLING = ("devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "offload", "recompute")
+TELLING = (
+    "devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "experts_engine", "offload",
+    "recompute",
+)  # fmt: skip
 """Columns in which two plans must differ to be listed side by side."""
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar
 from perfmodel.errors import SpecError, UnknownName
+from perfmodel.machine.dram import Dram
 from perfmodel.machine.engine import Constants, Engine, MemoryLevel
 from perfmodel.machine.measured import PlanConstants
 from perfmodel.machine.power import Draw, clock_under_cap
 from perfmodel.machine.reliability import Failures
 from perfmodel.specs.facts import Fact
-from perfmodel.specs.hardware import Cluster, Device
+from perfmodel.specs.hardware import BankTiming, Cluster, Device
 from perfmodel.specs.kernels import KernelConstants
 from perfmodel.specs.operation import DevicePower, Reliability
 from perfmodel.specs.system import System
@@ -160,10 +161,19 @@ def build_engine(
         draw=draw_of(power, count),
         clock=clock,
         sustained=power.sustained.value if power and power.sustained else 1.0,
+        dram=_dram(device.banks, count),
         concurrent=device.concurrency == "concurrent",
         link=link,
         tier=last.shares or tier or levels[-1].name,
     )
+
+
+def _dram(banks: BankTiming | None, count: float) -> Dram | None:
+    """Command timing of ``count`` devices together."""
+    if banks is None:
+        return None
+    timed = {n: getattr(banks, n).value for n in Dram._fields if n not in ("channels", "row_buffers")}
+    return Dram(channels=banks.channels.value * count, row_buffers=banks.row_buffers, **timed)
 
 
 def clock_of(power: DevicePower | None) -> float:
@@ -234,8 +244,9 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
     if node.storage:
         tiers["storage"] = node.storage.capacity.value / per_node
     price = cluster.price.device_hour if cluster.price else None
+    hourly = _value(price)
     if price is None and system.accelerator.price is not None:
-        price = system.accelerator.price.hour
+        hourly = _with_engines(system)
     return Machine(
         name=cluster.name,
         family=system.accelerator.family,
@@ -252,10 +263,18 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
         failures=_failures(cluster),
         provisioned=system.accelerator.power.limit.value if system.accelerator.power else 0.0,
         node_power=node.power_overhead.value / per_node if node.power_overhead else 0.0,
-        price=_value(price),
+        price=hourly,
         pue=_value(cluster.pue) or 1.0,
         carbon=_value(cluster.carbon),
     )
+
+
+def _with_engines(system: System) -> float | None:
+    """Rental of an accelerator and the engines beside it, where the accelerator's is known [USD/s]."""
+    prices = [(1.0, system.accelerator.price)]
+    prices += [(e.per_accelerator.value, system.engines[n].price) for n, e in system.cluster.node.engines.items()]
+    known = [count * hour.value for count, price in prices if price and (hour := price.hour)]
+    return sum(known) if known else None
 
 
 def _shared(cluster: Cluster, way: str) -> tuple[float, float]:

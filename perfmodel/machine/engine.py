@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from perfmodel.elementwise import Scalar
 from perfmodel.errors import PerfmodelError
+from perfmodel.machine.dram import Dram
 from perfmodel.machine.power import Draw
 from perfmodel.operators.formats import VARIANTS
 from perfmodel.specs.kernels import STANDS_ON
@@ -145,6 +146,8 @@ class Engine:
     """Operators that the measured attention kernels of its framework do besides."""
     concurrent: bool = True
     """Whether it works while the main engine does; else they take turns."""
+    dram: Dram | None = None
+    """Command timing of the memory, where its banks compute."""
     sustained: Scalar = 1.0
     """Share of the matrix rate that remains under continuous load."""
 

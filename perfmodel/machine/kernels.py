@@ -46,6 +46,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.elementwise import Scalar, ceil, least, maximum, minimum, smooth_maximum, sqrt, where
+from perfmodel.machine.dram import Dram, bank_attention
 from perfmodel.machine.engine import Constants, Engine, KernelTime
 from perfmodel.operators.formats import storage
 from perfmodel.operators.work import Work
@@ -266,6 +267,8 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
     ``T_blocks`` is waves of (blocks of 64 keys of one split, none faster than its latency, plus fill and drain), and
     never less than the arithmetic.
     """
+    if engine.dram is not None:
+        return _at_banks(work, engine, engine.dram)
     c = kernel_constants(work, engine)
     _, keys, width, heads = work.shape
     memory = _memory_time(work, engine, c)
@@ -285,6 +288,15 @@ def _decode_attention(work: Work, engine: Engine) -> KernelTime:
     sizes = (keys, heads, memory, arithmetic, partial, step, fill, c.split_launch, c.corner)
     fastest = least(total, DECODE_SPLITS, *sizes)
     return KernelTime(overhead + fastest, arithmetic, memory, overhead)
+
+
+def _at_banks(work: Work, engine: Engine, dram: Dram) -> KernelTime:
+    """Attention to the cache on units at the banks: what the commands take, every query head a pass of its own."""
+    c = kernel_constants(work, engine)
+    _, keys, width, _ = work.shape
+    passes = work.flops / (4.0 * keys * width)
+    seconds = bank_attention(dram, passes, keys, width, storage(work.format).bytes)
+    return KernelTime(c.launch + seconds, work.flops / engine.peak(work.format), seconds, c.launch)
 
 
 def _moe(work: Work, engine: Engine) -> KernelTime:

@@ -90,14 +90,14 @@ def serving_ledger(
     main, layout = machine.main, s.layout
     layers = s.first_layers if first else s.last_layers
     cache = s.batch * layers * s.cache_per_sequence
-    moved, beside = layers * s.layer_stored, layers * s.experts_stored
+    moved, routed = layers * s.layer_stored, layers * s.experts_stored
     away, cached = layout.weights_off, layout.cache_off
     lines: list[Line] = []
     for place in layout.placed:
         tier = machine.engine(place.engine).tier
         if place.part == "attention" or tier == main.tier:
             continue
-        held = moved if place.part == "layers" else beside
+        held = moved if place.part == "layers" else routed
         lines.append(Line("weights", tier, place.share * held))
         away = away + place.share * held / moved
         if place.part == "layers":
@@ -107,6 +107,9 @@ def serving_ledger(
     near = cache if is_nothing(cached) else cache * (1.0 - cached)
     unusable = (1.0 - framework.get("memory_utilisation", 1.0)) * main.capacity
     graphs = framework.get("graph_memory", 0.0)
+    beside = machine.engine(layout.attention_engine)
+    if beside.tier not in (main.tier, "host"):  # a device of its own, filled by the same software
+        lines.append(Line("left free", beside.tier, (1.0 - framework.get("memory_utilisation", 1.0)) * beside.capacity))
     return (
         Line("weights", main.tier, here + _ends(s, first=first)),
         Line("KV cache", machine.engine(layout.attention_engine).tier, near),

@@ -31,6 +31,7 @@ from perfmodel.specs.switching import Switching
 
 __all__ = [
     "DEVICE_CLASSES",
+    "BankTiming",
     "Cluster",
     "Device",
     "EnginePlacement",
@@ -73,6 +74,28 @@ class Peak(Spec):
         return self
 
 
+class BankTiming(Spec):
+    """Memory whose banks compute: its channels, rows and command timing, as data sheets of DRAM give them."""
+
+    channels: Count
+    banks: Count
+    """Banks of a channel that compute at the same time."""
+    row: Capacity
+    """Row of one bank, over all devices of the channel."""
+    burst: Capacity
+    """What one column command computes in each bank."""
+    precharge: Duration
+    """tRP."""
+    activate: Duration
+    """tRCD."""
+    four_activates: Duration
+    """tFAW: no more than four banks are opened within it."""
+    column: Duration
+    """From one column command to the next: the burst and tCCD_L."""
+    row_buffers: Literal[1, 2] = 1
+    """With two, a row is opened while another is computed."""
+
+
 class Device(Spec):
     """One engine: peaks, memories nearest first, constants, power, price."""
 
@@ -97,6 +120,8 @@ class Device(Spec):
     concurrency: Literal["concurrent", "blocked"] = "concurrent"
     """Whether it computes while the accelerator beside it uses their memory: dual row buffers, banks apart. Blocked
     engines and the accelerator take turns."""
+    banks: BankTiming | None = None
+    """Command timing of a memory whose banks compute; attention on it then takes what the commands take."""
     host_link: Bandwidth | None = None
     """Link to the host memory, one direction."""
     kernels: dict[Operator, dict[str, KernelConstants]] = Field(default_factory=dict)
@@ -203,7 +228,8 @@ class EnginePlacement(Spec):
     device: str
     per_accelerator: Count
     link: Bandwidth | None = None
-    """Link between accelerator and engine, one direction; left out when the engine sits in the accelerator's memory."""
+    """Link between an accelerator and all its engines of that name, one direction; left out when the engine sits in
+    the accelerator's memory."""
     latency: Duration | None = None
     """Time of an empty message over that link, one way."""
 

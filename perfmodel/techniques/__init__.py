@@ -15,6 +15,7 @@ from perfmodel.techniques import (
     cross_layer_kv,
     data_parallel,
     decode_engine,
+    expert_engine,
     expert_locality,
     expert_parallel,
     feature_gather,
@@ -76,6 +77,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     kv_store.TECHNIQUE,
     block_attention.TECHNIQUE,
     decode_engine.TECHNIQUE,
+    expert_engine.TECHNIQUE,
     speculation.TECHNIQUE,
     serving_offload.TECHNIQUE,
 )

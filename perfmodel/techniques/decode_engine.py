@@ -67,7 +67,8 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         cached = s.sizes.tokens * s.cache_per_sequence / s.context
         return [Term("cache to attention engine", slot, resource, cached / link, "link", True) for slot, _ in s.slots]
     moved = s.sizes.tokens * _crossing(s.architecture, s.sizes.weight_split) * s.sizes.element_bytes
-    return [Term("to attention engine", slot, resource, moved / link, "link") for slot, _ in s.slots]
+    seconds = moved / link + 2.0 * machine.engine(x.attention_engine).link_latency
+    return [Term("to attention engine", slot, resource, seconds, "link") for slot, _ in s.slots]
 
 
 TECHNIQUE = Technique(
