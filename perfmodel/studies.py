@@ -29,6 +29,7 @@ __all__ = [
     "Rooflines",
     "ScaleStudy",
     "Simulation",
+    "across",
     "assign_sequences",
     "fleet",
     "plan_trace",
@@ -86,6 +87,39 @@ def roofline(
     setting = settings_of(request, loaded, system)[0]
     x = plan_columns(setting, columns or {}, devices)
     return Rooflines(loaded, system, setting.workload, dict(columns or {}), rooflines(setting, x, phase))
+
+
+def across(
+    model: str | Path,
+    machines: Sequence[str | Path],
+    workload: str | Path = "chat",
+    *,
+    objective: str | None = None,
+    pin: Mapping[str, Any] | None = None,
+    use: tuple[str, ...] = (),
+    max_quality_loss: float | None = None,
+    workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
+) -> tuple[Answers, ...]:
+    """Plan one workload on several machines.
+
+    Parameters
+    ----------
+    machines : names, aliases or paths; one answer for each.
+    model, workload, objective, pin, use, max_quality_loss, workload_changes, framework : as in :func:`plan`.
+
+    Raises
+    ------
+    PerfmodelError
+        If a name is unknown or a file cannot be used.
+    """
+    return tuple(
+        plan(
+            model, hw, workload, objective=objective, pin=pin, use=use, max_quality_loss=max_quality_loss,
+            workload_changes=workload_changes, framework=framework,
+        )
+        for hw in machines
+    )  # fmt: skip
 
 
 def assign_sequences(

@@ -15,7 +15,20 @@ from collections.abc import Sequence
 import typer
 
 import perfmodel
-from perfmodel.cli import bounds, claims, estimate, fleet, measure, plan, roofline, scale, simulate, specs, validate
+from perfmodel.cli import (
+    bounds,
+    claims,
+    compare,
+    estimate,
+    fleet,
+    measure,
+    plan,
+    roofline,
+    scale,
+    simulate,
+    specs,
+    validate,
+)
 from perfmodel.errors import PerfmodelError
 
 __all__ = ["app", "main"]
@@ -34,6 +47,7 @@ app = typer.Typer(
 app.command("plan", epilog=plan.EPILOG)(plan.command)
 app.command("estimate", epilog=estimate.EPILOG)(estimate.command)
 app.command("fleet", epilog=fleet.EPILOG)(fleet.command)
+app.command("compare", epilog=compare.EPILOG)(compare.command)
 app.command("scale", epilog=scale.EPILOG)(scale.command)
 app.command("roofline", epilog=roofline.EPILOG)(roofline.command)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.command)

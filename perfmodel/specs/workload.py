@@ -224,6 +224,8 @@ class ServingWorkload(Spec):
     """Format of the KV cache."""
     expert_variation: NotNegative = 0.0
     """Coefficient of variation of the load among the experts of a layer: 0 is perfect balance [1]."""
+    models: Count = 1
+    """Models of the same size that requests choose among, all equally often (a composition of experts)."""
     concurrency: Count | None = None
     """Most requests in flight at the same time, over the whole machine."""
     task: str | None = None

@@ -31,6 +31,7 @@ from perfmodel.techniques import (
     packed_weights,
     pipeline_parallel,
     recompute,
+    resident_models,
     serving_offload,
     sharding,
     speculation,
@@ -80,6 +81,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     expert_engine.TECHNIQUE,
     speculation.TECHNIQUE,
     serving_offload.TECHNIQUE,
+    resident_models.TECHNIQUE,
 )
 
 
