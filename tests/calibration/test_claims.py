@@ -38,6 +38,7 @@ KNOWN_TO_FAIL = {
     ("frontier_zero_3level", "weak-scaling efficiency of three-level, 384 GCDs"),
     ("flightllm", "VHK158 against A100 under vLLM: cases with the published winner"),
     ("flightllm", "U280, decode, batch 1"),
+    ("dovetail", "drafts on the GPU and as many layers as 7 GB hold"),
     ("lasp2", "speed over ring attention, 2048K tokens on 64 GPUs"),
     ("lasp2", "speed over ring attention, 2K tokens on 64 GPUs"),
     ("mixpe", "time, scaling operands over scaling sums"),
