@@ -30,8 +30,8 @@ INSIDE, STEP = 0.02, 0.04
 MARGIN = 1e-6
 """Share of a capacity left to the tolerance of the solver."""
 LATENCIES = ("TTFT", "TPOT", "end-to-end", "quality", "rate")
-PROGRAMMES = 24
-"""Choices of the other columns for which the shares are solved."""
+PROGRAMMES, SPARSE = 32, 8
+"""Most choices of the other columns for which the shares are solved, and sizes of the batch among them at first."""
 
 
 class _Programme:
@@ -147,28 +147,50 @@ def solve_shares(
 def placed_exactly(problem: TrainingProblem | ServingProblem, space: Space, outcome: Outcome) -> Placement | None:
     """Solve for the shares of the best plans on the grid, or of the nearest if none is legal.
 
-    Every size of the batch is tried with the best choice of the remaining columns.
+    The best of every kind is solved, the two best kinds with sizes of the batch over the whole range, and the best of
+    all with sizes nearer and nearer to its own.
     """
     shares = _free(problem, space)
     if not shares or not isinstance(problem, ServingProblem):
         return None
-    starts = _starts(outcome, space)
     grid = outcome.best[0] if outcome.best else None
-    output, solved = float(problem.situation.workload.output), 0
-    for x in _others(starts, space, shares, problem):
-        found = solve_shares(problem, x, shares, (output, float(x.batch)))
-        solved += 1
-        if found is not None:
-            _keep(problem, outcome, found[0])
-    outcome.best.sort(key=lambda c: c.score)
-    del outcome.best[KEEP:]
+    output = float(problem.situation.workload.output)
+    tried: set[tuple[Any, ...]] = set()
+
+    def solve(plans: Iterable[Plan]) -> None:
+        for x in plans:
+            key = tuple(sorted((n, v) for n, v in vars(x).items() if n not in shares))
+            if key not in tried and len(tried) < PROGRAMMES:
+                tried.add(key)
+                found = solve_shares(problem, x, shares, (output, float(x.batch)))
+                if found is not None:
+                    _keep(problem, outcome, found[0])
+        outcome.best.sort(key=lambda c: c.score)
+        del outcome.best[KEEP:]
+
+    starts, sizes = _starts(outcome, space), _batches(space)
+    gap = max(len(sizes) // SPARSE, 1)
+    solve(starts[: PROGRAMMES // 2])
+    solve(_with_batch(x, b) for x in starts[:2] for b in sizes[::gap])
+    while outcome.best and (gap := gap // 2):
+        best = outcome.best[0].plan
+        at = sizes.index(best.batch) if best.batch in sizes else 0
+        solve(_with_batch(best, sizes[i]) for i in (at - gap, at + gap) if 0 <= i < len(sizes))
     if not outcome.best:
         return None
-    best = outcome.best[0].plan
-    bound = solve_shares(problem, best, shares)
+    bound = solve_shares(problem, outcome.best[0].plan, shares)
     chosen, before = (float("nan") if c is None else float(problem.evaluate(c.plan).pass_seconds)
                       for c in (outcome.best[0], grid))  # fmt: skip
-    return Placement(solved, before, chosen, bound[1] if bound else float("nan"))
+    return Placement(len(tried), before, chosen, bound[1] if bound else float("nan"))
+
+
+def _batches(space: Space) -> list[float]:
+    """Sizes of the batch that are searched, ascending."""
+    return next((sorted({float(v[0]) for v in a.values}) for a in space.numeric if a.columns == ("batch",)), [])
+
+
+def _with_batch(x: Plan, batch: float) -> Plan:
+    return Plan(**{**vars(x), "batch": batch})
 
 
 def _starts(outcome: Outcome, space: Space) -> list[Plan]:
@@ -205,22 +227,6 @@ def _free(problem: TrainingProblem | ServingProblem, space: Space) -> tuple[str,
             if name in named and len({v[i] for v in axis.values}) > 1:
                 found.append(name)
     return tuple(found)
-
-
-def _others(starts: Iterable[Plan], space: Space, shares: Sequence[str], problem: ServingProblem) -> Iterable[Plan]:
-    """Distinct choices of the other columns, the best first; then the best with sizes of the batch, thinned out."""
-    sizes = next((sorted({v[0] for v in a.values}) for a in space.numeric if a.columns == ("batch",)), [])
-    starts = list(starts)
-    for x in starts[:2]:
-        sparse = sizes[:: max(len(sizes) // (PROGRAMMES // 3), 1)]
-        starts += [Plan(**{**vars(x), "batch": float(b)}) for b in sparse]
-    seen: set[tuple[Any, ...]] = set()
-    for x in starts:
-        key = tuple(sorted((n, v) for n, v in vars(x).items() if n not in shares))
-        if key not in seen and len(seen) < PROGRAMMES:
-            seen.add(key)
-            if all(r <= 1.0 + 1e-9 for n, r in problem.form(x).items() if not is_budget(n) and "place" not in n):
-                yield x
 
 
 def _keep(problem: ServingProblem, outcome: Outcome, x: Plan) -> None:

@@ -24,7 +24,7 @@ __all__ = ["TECHNIQUE"]
 
 NAME = "serving_offload"
 SHARES = ("weights_at_host", "weights_at_storage", "layers_share", "cache_at_host", "cache_at_storage")
-WEIGHT_STEPS, CACHE_STEPS = 6, 2
+WEIGHT_STEPS, CACHE_STEPS = 4, 2
 """Grid on which shares are searched before they are solved for."""
 NONE, STREAMED = "none", "streamed"
 """Everything on the device; all computed there, what lies elsewhere streamed. Else: the engine that runs a share."""
