@@ -29,6 +29,8 @@ INSIDE, STEP = 0.02, 0.04
 """Shares at which the affine forms are read off: all inside, then each a step further."""
 MARGIN = 1e-6
 """Share of a capacity left to the tolerance of the solver."""
+TIE = 1e-7
+"""What a share costs beside its time, of the dearest: where it makes no difference, things stay on the device."""
 LATENCIES = ("TTFT", "TPOT", "end-to-end", "quality", "rate")
 PROGRAMMES, SPARSE = 32, 8
 """Most choices of the other columns for which the shares are solved, and sizes of the batch among them at first."""
@@ -132,7 +134,7 @@ def solve_shares(
         for j, c in times.items():
             matrix[i, count + j] = c
     cost = np.zeros(size)
-    cost[:count] = goal.slopes
+    cost[:count] = goal.slopes + TIE * np.abs(goal.slopes).max()
     for j, c in goal.times.items():
         cost[count + j] = c
     bounds = [(0.0, 1.0)] * count + [(0.0, None)] * programme.maxima
@@ -141,7 +143,9 @@ def solve_shares(
     if not found.success:
         return None
     values = [float(v) if v > 1e-9 else 0.0 for v in found.x[:count]]
-    return Plan(**{**vars(x), **dict(zip(shares, values, strict=True))}), float(found.fun + goal.constant)
+    return Plan(**{**vars(x), **dict(zip(shares, values, strict=True))}), float(
+        found.fun + goal.constant - TIE * np.abs(goal.slopes).max() * found.x[:count].sum()
+    )
 
 
 def placed_exactly(problem: TrainingProblem | ServingProblem, space: Space, outcome: Outcome) -> Placement | None:

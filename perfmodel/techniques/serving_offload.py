@@ -142,12 +142,28 @@ def _handover(x: Plan, s: Settled, machine: Machine) -> Iterator[Term]:
         yield Term("activations to other layers", "embed", f"{x.offload} link", crossing, "link")
 
 
+def _host_memory(x: Plan, s: Settled, machine: Machine) -> Iterator[Term]:
+    """All that passes through the memory of the host in a layer: what streams, and what is computed there."""
+    if "host" not in machine.engines:
+        return
+    host = machine.engine("host")
+    layer = s.layer_stored / (s.layout.sub_batches if s.sizes.decode else 1.0)
+    cache = s.sizes.sequences * s.sizes.context * s.cache_per_sequence / s.context if s.sizes.decode else 0.0
+    there = x.layers_share if x.offload == "host" else 0.0
+    attended = 1.0 - x.cache_at_host - x.cache_at_storage - there if s.layout.attention_engine == "host" else 0.0
+    moved = (x.weights_at_host + 2.0 * x.weights_at_storage + there) * layer
+    moved = moved + (x.cache_at_host + 2.0 * x.cache_at_storage + there + attended) * cache
+    reached = host.bandwidth * host.constant("elementwise", "bf16").memory_fraction
+    yield _stream("host memory", "host memory", moved / reached, "host memory")._replace(bound=moved / host.bandwidth)
+
+
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
     """Streams beside the computation of a layer, in lanes of their own."""
     del net
     if x.offload == NONE:
         return []
-    return [*_weights(x, s, machine), *_cache(x, s, machine), *_handover(x, s, machine)]
+    streams = (*_weights(x, s, machine), *_cache(x, s, machine), *_host_memory(x, s, machine))
+    return [*streams, *_handover(x, s, machine)]
 
 
 def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:

@@ -166,3 +166,12 @@ def test_few_tokens_compute_weights_where_they_lie_many_have_them_streamed() -> 
     moved = {"offload": "streamed", "weights_at_host": 0.5}
     assert seconds(1, **there) < seconds(1, **moved)
     assert seconds(512, **there) > seconds(512, **moved)
+
+
+def test_what_streams_and_what_the_host_computes_share_its_memory() -> None:
+    found = desktop("llama-2-7b", use=("serving_offload",))
+    replica = found.problem.evaluate(neutral(found, batch=1, offload="host", layers_share=0.5, weights_at_host=0.5))
+    s = replica.settled
+    moved = s.layers * s.layer_stored
+    assert replica.pass_seconds >= moved / found.machine.engine("host").bandwidth
+    assert replica.decode.bound() >= moved / found.machine.engine("host").bandwidth
