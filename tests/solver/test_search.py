@@ -37,7 +37,8 @@ CASES: dict[str, Any] = {
     ),
     "experts": lambda: training(
         "mixtral-8x7b", "dgx-h100", 64, {"tp": [1, 2], "pp": [1, 2], "cp": 1, "ep": [1, 8, 16],
-                                         "micro_batch": [1, 2], "recompute": [0, 2], "optimizer_host": 0, "optimizer_group": ALL},
+                                         "micro_batch": [1, 2], "recompute": [0, 2], "optimizer_host": 0,
+                                         "optimizer_group": ALL},
     ),
     "local steps": lambda: training(
         "llama-2-7b", "dgx-h100", 32, {"tp": [1, 2], "pp": 1, "cp": 1, "micro_batch": [1, 2], "optimizer_host": 0,
