@@ -178,6 +178,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         prompt=np.array([row.prompt for row in rows]),
         output=np.array([row.output for row in rows]),
         shared_prefix=0.0,
+        models=1,
         reused=0.0,
         prompts_per_pass=np.array([_prompts(row, framework.constants) for row in rows]),
         kv_format=setup.kv_format,

@@ -77,8 +77,12 @@ class Iteration:
         return pass_tree(s, terms + self._added(s), self._host(s.batch), latency=False).elapsed()
 
     def decode_mixers(self, sequences: Scalar, context: Scalar) -> Seconds:
-        """Attention and scans of an average layer for decoding sequences of a mean context [s]."""
-        return self._mixers(self._settled(sequences, sequences, context=context, decode=True))
+        """Attention and scans of an average layer for decoding sequences of a mean context [s].
+
+        A cache that is streamed to the device is read here, too.
+        """
+        s = self._settled(sequences, sequences, context=context, decode=True)
+        return self._mixers(s) + add_up([t.seconds for t in self._added(s) if t.core and t.prefetch])
 
     def chunk_mixers(self, sequences: Scalar, queries: Scalar, context: Scalar) -> Seconds:
         """Attention and scans of an average layer for ``sequences`` chunks of ``queries`` tokens each [s].
