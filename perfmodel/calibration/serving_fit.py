@@ -16,13 +16,23 @@ from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import errors_of
 from perfmodel.calibration.serving import Block, blocks, predict, stated_constants
+from perfmodel.calibration.serving_aside import set_aside, speculating
 from perfmodel.calibration.serving_rows import ServingRow, serving_rows
 from perfmodel.calibration.serving_sources import sources
-from perfmodel.calibration.serving_validate import reader_of, set_aside, speculating
+from perfmodel.calibration.serving_tables import reader_of
 from perfmodel.calibration.training_write import with_constants
 from perfmodel.specs.locate import find_framework
 
-__all__ = ["BOUNDS", "ServingFit", "fit_constants", "fit_serving", "held_out_errors", "told_apart"]
+__all__ = [
+    "BOUNDS",
+    "ServingFit",
+    "chosen",
+    "fit_constants",
+    "fit_serving",
+    "held_out_errors",
+    "rows_to_fit",
+    "told_apart",
+]
 
 Array = NDArray[np.float64]
 FITTED = ("tpot", "ttft", "throughput")
@@ -83,6 +93,11 @@ def told_apart(rows: Sequence[ServingRow]) -> list[ServingRow]:
     return list(found.values())
 
 
+def rows_to_fit(rows: Sequence[ServingRow]) -> list[ServingRow]:
+    """Rows of one framework that a fit may look at: measured once, and of the batch and the passes that they say."""
+    return _told(told_apart([row for row in rows if row.mode not in ("pools", "best")]))
+
+
 def _tells(row: ServingRow, metric: str) -> bool:
     """Whether a fit looks at a metric of a row: of closed loops the two times, which imply the rate."""
     return metric in row.measured and (metric != "throughput" or "tpot" not in row.measured)
@@ -103,6 +118,8 @@ def _weights(rows: Sequence[ServingRow]) -> Array:
 
 def _told(rows: Sequence[ServingRow]) -> list[ServingRow]:
     """Rows that tell of the batch and the passes they say: neither queued nor speculating."""
+    if not rows:
+        return []
     prepared = blocks(rows)
     aside = set_aside(rows, "tpot", speculating(rows, predict(prepared).tpot))
     return [row for i, row in enumerate(rows) if i not in aside and any(_tells(row, m) for m in FITTED)]
@@ -180,12 +197,12 @@ def fit_serving(paths: Sequence[Path], folder: Path, only: Sequence[str] = ()) -
     only : frameworks to fit; all of them by default.
     """
     everything = [row for path in paths for row in serving_rows(path, reader_of(path))[0]]
-    rows = [row for row in everything if row.mode != "pools"]
+    rows = everything
     found = []
     for entry in sources().fits:
-        own = told_apart([r for r in rows if r.setup.framework == entry.framework])
+        own = [r for r in rows if r.setup.framework == entry.framework]
         if own and (not only or entry.framework in only):
-            found.append(_fit_framework(entry.framework, entry.names, _told(own), folder))
+            found.append(_fit_framework(entry.framework, entry.names, rows_to_fit(own), folder))
     return found
 
 

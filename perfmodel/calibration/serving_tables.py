@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from perfmodel.calibration.model import Unpredictable
-from perfmodel.calibration.serving_rows import MILLI, ServingRow, Setup, number, origin_of
+from perfmodel.calibration.rows import header_of
+from perfmodel.calibration.serving_rows import HEADER, MILLI, ServingRow, Setup, number, origin_of, read_row
 from perfmodel.calibration.serving_sources import cluster_of, lengths_of, model_of, setting_of
 from perfmodel.specs.architecture import Moe
 
-__all__ = ["READERS", "offline_row", "phases_row", "published_row", "static_row", "submission_row"]
+__all__ = ["READERS", "offline_row", "phases_row", "published_row", "reader_of", "static_row", "submission_row"]
 
 Row = Mapping[str, str]
 
@@ -126,3 +128,9 @@ READERS: tuple[tuple[frozenset[str], Callable[[int, Row], ServingRow]], ...] = (
     (frozenset({"throughput_tok_s", "throughput_kind", "tpot_ms", "batch_or_concurrency"}), published_row),
 )
 """Readers by the columns that tell their tables."""
+
+
+def reader_of(path: Path) -> Callable[[int, Row], ServingRow]:
+    """Return what reads the rows of a serving table."""
+    header = header_of(path)
+    return read_row if header >= HEADER else next(read for columns, read in READERS if header >= columns)

@@ -10,101 +10,61 @@ from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import header_of
-from perfmodel.calibration.serving import Block, Constants, Prediction, blocks, framework_of, predict, speculated
+from perfmodel.calibration.serving import Prediction, blocks, framework_of, predict, speculated
+from perfmodel.calibration.serving_aside import set_aside, speculating
+from perfmodel.calibration.serving_held_out import HeldOut
 from perfmodel.calibration.serving_memory import LEDGER, ledger_reports
 from perfmodel.calibration.serving_replays import REPLAYED, REPLAYS, replay_reports
-from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, read_row, serving_rows
-from perfmodel.calibration.serving_tables import READERS
+from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, serving_rows
+from perfmodel.calibration.serving_tables import READERS, reader_of
 from perfmodel.specs.architecture import Moe
 
-__all__ = ["is_serving", "reader_of", "serving_reports", "set_aside"]
+__all__ = ["is_serving", "serving_reports"]
 
 Array = NDArray[np.float64]
 Head = tuple[str, str, str, str, str, str, str]
 """File, operator, source, framework, device, format, metric."""
 _WORST = 3
-_RUNNING = 0.6
-"""Share of the clients' requests that must run at the same time for a row to tell of that batch."""
-_SPECULATING = (0.3, 0.75)
-"""Median of measured over predicted time per token of a cohort between which it must have speculated: below, no usual
-length of accepted drafts explains it."""
-_COHORT = 4
-"""Rows of a cohort that tell whether it speculates."""
-SPECULATED = "the cohort speculates without saying so: faster than its kernels, and its model has a draft head"
-QUEUED = "the server ran fewer requests than the clients had open (Little's law): another batch"
 
 
 def is_serving(header: frozenset[str]) -> bool:
     """Whether a table with these columns holds serving runs."""
-    whole = any(header >= columns for columns in (HEADER, LEDGER, REPLAYS, REPLAYED))
-    return whole or any(header >= columns for columns, _ in READERS)
+    return _holds_runs(header) or any(header >= columns for columns in (LEDGER, REPLAYS, REPLAYED))
 
 
-def reader_of(path: Path) -> Callable[[int, Mapping[str, str]], ServingRow]:
-    """Return what reads the rows of a serving table."""
-    header = header_of(path)
-    return read_row if header >= HEADER else next(read for columns, read in READERS if header >= columns)
-
-
-def serving_reports(files: Sequence[Path], constants: Callable[[Block], Constants] | None = None) -> list[GroupReport]:
+def serving_reports(files: Sequence[Path], held_out: str | None = None) -> list[GroupReport]:
     """Predict the rows of serving tables and report the errors.
 
     Parameters
     ----------
-    files : tables with the columns of :data:`perfmodel.calibration.serving_rows.HEADER`.
-    constants : constants of a block's framework; by default those of its file.
+    files : tables that :func:`is_serving` knows.
+    held_out : what constants of frameworks may not have seen: ``rows`` (of the model on the device) or ``device``;
+        those of the shipped files by default.
     """
+    tables = {path: serving_rows(path, reader_of(path)) for path in files if _holds_runs(header_of(path))}
+    predictor: Callable[[Sequence[ServingRow]], Prediction] = lambda rows: predict(blocks(rows))  # noqa: E731
+    if held_out is not None and tables:
+        predictor = HeldOut([row for rows, _ in tables.values() for row in rows], held_out).predict
     reports: list[GroupReport] = []
     for path in files:
         header = header_of(path)
         if header >= LEDGER:
             reports += ledger_reports(path)
-            continue
-        if header >= REPLAYS or header >= REPLAYED:
+        elif path not in tables:
             reports += replay_reports(path, header)
-            continue
-        rows, skipped = serving_rows(path, reader_of(path))
-        made = predict(blocks(rows), constants)
-        drafting = speculating(rows, made.tpot)
-        reports += _of_file(str(path), rows, made, skipped, drafting)
-        again = [speculated(rows[i]) for i in drafting]
-        reports += _of_file(str(path), again, predict(blocks(again), constants), {})
+        else:
+            rows, skipped = tables[path]
+            made = predictor(rows)
+            drafting = speculating(rows, made.tpot)
+            reports += _of_file(str(path), rows, made, skipped, drafting)
+            again = [speculated(rows[i]) for i in drafting]
+            reports += _of_file(str(path), again, predictor(again), {})
     return reports
 
 
-def running_share(row: ServingRow) -> float:
-    """Share of the open requests that were being decoded, by Little's law; 1 where a latency is missing."""
-    tpot, ttft = row.measured.get("tpot"), row.measured.get("ttft")
-    if not tpot or not ttft:
-        return 1.0
-    return tpot * row.output / (ttft + tpot * row.output)
-
-
-def set_aside(rows: Sequence[ServingRow], metric: str, drafting: Sequence[int] = ()) -> dict[int, str]:
-    """Rows whose measurement is of something else than the row says, by place, with the physical reason.
-
-    Parameters
-    ----------
-    rows : runs.
-    metric : what is compared.
-    drafting : places of rows whose cohorts speculate.
-    """
-    found = dict.fromkeys(drafting, SPECULATED)
-    if metric != "throughput":
-        found |= {i: QUEUED for i, row in enumerate(rows) if row.mode == "closed" and running_share(row) < _RUNNING}
-    return found
-
-
-def speculating(rows: Sequence[ServingRow], tpot: Array) -> list[int]:
-    """Rows of cohorts that are faster than their kernels allow, decided by cohort, for models with a draft head."""
-    cohorts: dict[tuple[str, ...], list[int]] = {}
-    for i, row in enumerate(rows):
-        if "tpot" in row.measured and row.drafts:
-            cohorts.setdefault(row.cohort, []).append(i)
-    low, high = _SPECULATING
-    ratio = {c: np.median([rows[i].measured["tpot"] / tpot[i] for i in own]) for c, own in cohorts.items()}
-    found = [own for cohort, own in cohorts.items() if low < ratio[cohort] < high and len(own) >= _COHORT]
-    return [i for own in found for i in own]
+def _holds_runs(header: frozenset[str]) -> bool:
+    """Whether a table holds one run a row."""
+    return header >= HEADER or any(header >= columns for columns, _ in READERS)
 
 
 def _of_file(

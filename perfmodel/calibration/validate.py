@@ -82,7 +82,7 @@ def validate(
     else:
         raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
     kernels = [report for table in tables for report in _reports(table, predict, worst)]
-    return kernels + training_reports(runs) + serving_reports(served)
+    return kernels + training_reports(runs) + serving_reports(served, held_out)
 
 
 def _possible(group: Group) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.serving_aside import running_share
 from perfmodel.calibration.serving_rows import layout_of, read_row
 from perfmodel.calibration.serving_sources import model_of
-from perfmodel.calibration.serving_validate import running_share, serving_reports
+from perfmodel.calibration.serving_validate import serving_reports
 from perfmodel.cli.main import run
 from perfmodel.specs.architecture import Moe
 
