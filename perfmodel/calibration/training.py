@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -56,15 +56,19 @@ class Block:
     family: str | None
     formats: tuple[str, ...]
     x: SimpleNamespace
+    kernels: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Kernel times, which no constant of a framework changes."""
 
     def evaluate(self, constants: Constants) -> Step:
         """The step of every row under given framework constants."""
-        return evaluate_training(self.x, self.techniques, self.situation, self.machine, self.network, constants)
+        return evaluate_training(
+            self.x, self.techniques, self.situation, self.machine, self.network, constants, known=self.kernels
+        )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted step times [s] and peak memory of the fullest stage [B], in the order of the rows."""
+    """Predicted step times [s] and peak memory of the fullest stage [B], in the order of the rows (the last axis)."""
 
     seconds: Array
     memory: Array
@@ -165,17 +169,19 @@ def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] |
     Parameters
     ----------
     prepared : blocks of one list of rows.
-    constants : constants of a block's framework; by default those of its file.
+    constants : constants of a block's framework; by default those of its file. Values may be trial points along an
+        axis in front, ``(trials, 1)``.
     """
     prepared = list(prepared)
     count = sum(len(block.rows) for block in prepared)
-    seconds, memory = np.empty(count), np.empty(count)
-    for block in prepared:
-        chosen = stated_constants(block) if constants is None else constants(block)
-        step = block.evaluate(chosen)
+    chosen = [stated_constants(block) if constants is None else constants(block) for block in prepared]
+    trials = max((np.shape(v)[:-1] for values in chosen for v in values.values()), default=(), key=len)
+    seconds, memory = np.empty((*trials, count)), np.empty((*trials, count))
+    for block, values in zip(prepared, chosen, strict=True):
+        step = block.evaluate(values)
         place = list(block.order)
-        seconds[place] = step.seconds
-        memory[place] = peak_memory(step, block.machine.main.tier, block.rows[0].setup.memory_of)
+        seconds[..., place] = step.seconds
+        memory[..., place] = peak_memory(step, block.machine.main.tier, block.rows[0].setup.memory_of)
     return Prediction(seconds, memory)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import errors_of
-from perfmodel.calibration.training import Block, blocks, framework_of, predict, stated_constants
+from perfmodel.calibration.training import Block, Prediction, blocks, framework_of, predict, stated_constants
 from perfmodel.calibration.training_rows import TrainingRow, training_rows
 from perfmodel.calibration.training_sources import FitEntry, sources
 from perfmodel.calibration.training_validate import PARTS
@@ -25,7 +25,16 @@ from perfmodel.insight.notes import FULL
 from perfmodel.specs.framework import constants_stated
 from perfmodel.specs.locate import find_framework
 
-__all__ = ["BOUNDS", "Fitted", "FrameworkFit", "Range", "fit_frameworks", "fit_memory", "fit_times", "held_out_errors"]
+__all__ = [
+    "BOUNDS",
+    "Fitted",
+    "FrameworkFit",
+    "Range",
+    "fit_frameworks",
+    "fit_memory",
+    "fit_times",
+    "held_out_predictions",
+]
 
 Array = NDArray[np.float64]
 
@@ -51,9 +60,12 @@ BOUNDS: dict[str, Range] = {
     "misalignment": Range(0.0, 0.3, 0.14),
     "attention_misalignment": Range(0.0, 1.0, 0.65),
     "expert_scale": Range(0.3, 3.0, 1.0),
+    "expert_launch": Range(0.0, 0.1 * MILLI, 0.01 * MILLI),
+    "cast_scale": Range(0.0, 8.0, 1.0),
     "expert_exposed": Range(0.0, 1.5, 0.3),
     "tensor_exposed": Range(0.1, 3.5, 1.0, 0.3),
     "gradient_exposed": Range(0.0, 4.0, 0.5),
+    "update_exposed": Range(0.0, 1.0, 0.5),
     "overlap_interference": Range(0.0, 1.0, 0.3),
     "gather_exposed": Range(0.0, 1.0, 0.2),
     "pipeline_exposed": Range(0.0, 3.0, 0.3),
@@ -76,6 +88,9 @@ BOUNDS: dict[str, Range] = {
     "gathered_inputs": Range(0.0, 1.0, 0.3),
 }
 """Every constant that a fit may move."""
+FOLDS = 4
+STEP = 2e-3
+"""Step of the differences, in widths of the bounds."""
 SCALE = 0.04
 """Relative error at which a residual stops counting fully."""
 
@@ -101,18 +116,28 @@ def _fit(names: Sequence[str], start: Mapping[str, float], residuals: Loss) -> t
     ranges = [BOUNDS[n.partition("@")[0]] for n in names]
     low, high = np.array([r.low for r in ranges]), np.array([r.high for r in ranges])
     width = high - low
-    centre = (np.array([start.get(n, r.expected) for n, r in zip(names, ranges, strict=True)]) - low) / width
+    begin = [start.get(n, start.get(n.partition("@")[0], r.expected)) for n, r in zip(names, ranges, strict=True)]
+    centre = (np.array(begin) - low) / width
     belief = (np.array([r.expected for r in ranges]) - low) / width
     loose = np.array([r.loose for r in ranges])
 
     def cost(theta: Array) -> Array:
-        data = residuals(dict(zip(names, (low + theta * width).tolist(), strict=True)))
+        """Residuals of one point, or of several along the first axis."""
+        points = low + theta * width
+        data = residuals({n: points[..., i, None] if points.ndim > 1 else points[i] for i, n in enumerate(names)})
         soft = np.sign(data) * np.sqrt(2.0 * (np.sqrt(1.0 + data**2) - 1.0))
-        return np.concatenate([soft, (theta - belief) / loose])
+        return np.concatenate([soft, (theta - belief) / loose], axis=-1)
+
+    def slopes(theta: Array) -> Array:
+        """Forward differences, inwards near the upper bound; all trial points are evaluated together."""
+        step = np.where(theta > 0.99, -STEP, STEP)
+        found = cost(np.vstack([theta, theta + np.diag(step)]))
+        jacobian: Array = ((found[1:] - found[0]) / step[:, None]).T
+        return jacobian
 
     found = least_squares(
-        cost, np.clip(centre, 0.02, 0.98), bounds=(np.zeros(len(names)), np.ones(len(names))), diff_step=2e-3,
-        ftol=1e-3, xtol=1e-3, max_nfev=15,
+        cost, np.clip(centre, 0.02, 0.98), slopes, bounds=(np.zeros(len(names)), np.ones(len(names))),
+        ftol=1e-3, xtol=1e-3, max_nfev=25,
     )  # fmt: skip
     values = dict(zip(names, (low + found.x * width).tolist(), strict=True))
     stuck = tuple(n for n, t in zip(names, found.x, strict=True) if t < 0.005 or t > 0.995)
@@ -133,7 +158,10 @@ def chosen(values: Mapping[str, float], block: Block) -> dict[str, float]:
 
 
 def fit_times(
-    rows: Sequence[TrainingRow], names: Sequence[str], constants: Callable[[Block], Mapping[str, float]]
+    rows: Sequence[TrainingRow],
+    names: Sequence[str],
+    constants: Callable[[Block], Mapping[str, float]],
+    start: Mapping[str, float] | None = None,
 ) -> Fitted:
     """Fit constants to measured step times.
 
@@ -142,6 +170,7 @@ def fit_times(
     rows : runs of one framework; those without a time are left out.
     names : constants that may move.
     constants : all the others, block by block.
+    start : where to begin; by default at what the first block states.
     """
     timed = [r for r in rows if r.step_time]
     prepared = blocks(timed)
@@ -150,8 +179,7 @@ def fit_times(
     def ratio(values: Mapping[str, float]) -> Array:
         return np.log(predict(prepared, lambda b: {**constants(b), **chosen(values, b)}).seconds) - measured
 
-    start = constants(prepared[0])
-    values, stuck = _fit(names, start, lambda v: ratio(v) / SCALE)
+    values, stuck = _fit(names, start or constants(prepared[0]), lambda v: ratio(v) / SCALE)
     return Fitted(values, len(timed), errors_of(np.exp(ratio(values)) - 1.0), stuck)
 
 
@@ -175,29 +203,56 @@ def _with(constants: Constants, values: Mapping[str, float]) -> Constants:
     return lambda block: {**constants(block), **chosen(values, block)}
 
 
-def held_out_errors(
-    rows: Sequence[TrainingRow],
-    names: Sequence[str],
-    constants: Callable[[Block], Mapping[str, float]],
-    folds: int = 3,
-) -> Array:
-    """Relative errors of rows predicted with constants fitted to the other folds; NaN where no time is measured.
-
-    Rows are dealt to folds by model and layout, so that near-copies of a run stay together.
-    """
+def folds_of(rows: Sequence[TrainingRow], folds: int = FOLDS) -> NDArray[np.int64]:
+    """Fold of every row: rows are dealt by model and layout, so that near-copies of a run stay together."""
     keys = [(r.model, r.sequence, *(r.columns[c] for c in ("devices", "tp", "pp", "cp"))) for r in rows]
     order = {key: i for i, key in enumerate(sorted(set(keys), key=lambda k: crc32(str(k).encode())))}
-    fold = np.array([order[k] % folds for k in keys])
-    error = np.full(len(rows), np.nan)
-    for i in range(folds):
-        own = [j for j in range(len(rows)) if fold[j] == i and rows[j].step_time]
-        others = [r for r, f in zip(rows, fold, strict=True) if f != i]
-        if not own or not any(r.step_time for r in others):
+    return np.array([order[k] % folds for k in keys])
+
+
+def held_out(
+    entry: FitEntry, rows: Sequence[TrainingRow], base: Constants, start: Mapping[str, float] | None = None
+) -> Prediction:
+    """Predict rows of one framework with constants fitted to the rows of the other folds.
+
+    Where those hold no run that may be fitted, a constant is what it is expected to be before any fit.
+    """
+    fold = folds_of(rows)
+    seconds, memory = np.empty(len(rows)), np.empty(len(rows))
+    for k in range(FOLDS):
+        own = np.flatnonzero(fold == k).tolist()
+        if not own:
             continue
-        values = fit_times(others, names, constants).values
-        seconds = predict(blocks([rows[j] for j in own]), _with(constants, values)).seconds
-        error[own] = seconds / np.array([rows[j].step_time or np.nan for j in own]) - 1.0
-    return error
+        others = [r for r, f in zip(rows, fold, strict=True) if f != k and r.fit]
+        made = predict(blocks([rows[i] for i in own]), _with(base, fitted_values(entry, others, base, start)))
+        seconds[own], memory[own] = made.seconds, made.memory
+    return Prediction(seconds, memory)
+
+
+def fitted_values(
+    entry: FitEntry, rows: Sequence[TrainingRow], base: Constants, start: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Constants of step times and of memory, fitted to ``rows``."""
+    timed = [r for r in rows if r.step_time and not (entry.sweep and _set_aside(r))]
+    weighed = [r for r in rows if r.memory]
+    values = {n: BOUNDS[n.partition("@")[0]].expected for n in (*entry.times, *entry.memory)}
+    if timed and entry.times:
+        values |= fit_times(timed, entry.times, base, start).values
+    if weighed and entry.memory:
+        values |= fit_memory(weighed, entry.memory, base).values
+    return values
+
+
+def held_out_predictions(rows: Sequence[TrainingRow]) -> Prediction:
+    """Predict rows of any frameworks with constants that have not seen them; fits each framework once per fold."""
+    found = predict(blocks(rows))
+    for entry in sources().fits:
+        own = [i for i, r in enumerate(rows) if r.setup.framework == entry.framework]
+        if not own or not entry.times:
+            continue
+        made = held_out(entry, [rows[i] for i in own], _with(stated_constants, _taken_over(entry)))
+        found.seconds[own], found.memory[own] = made.seconds, made.memory
+    return found
 
 
 class FrameworkFit(NamedTuple):
@@ -258,13 +313,13 @@ def _set_aside(row: TrainingRow) -> bool:
     return swept and ((row.memory or 0.0) > FULL * 80e9 or (c["devices"] >= 512 and c["pp"] > 1) or unsharded)
 
 
-def _taken_over(entry: FitEntry, folder: Path) -> dict[str, float]:
+def _taken_over(entry: FitEntry, folder: Path | None = None) -> dict[str, float]:
     """Constants that another framework's fit moved, as its file states them: the one just written, if there is one."""
     other = next((e for e in sources().fits if e.framework == entry.like), None)
     if other is None:
         return {}
-    fresh = folder / f"{other.framework}.yaml"
-    stated = framework_of(str(fresh) if fresh.is_file() else other.framework)
+    fresh = None if folder is None else folder / f"{other.framework}.yaml"
+    stated = framework_of(str(fresh) if fresh and fresh.is_file() else other.framework)
     plain = {n: v for n, v in stated.constants.items() if n in other.times}
     for variant in stated.variants:
         where = variant.family or variant.format or variant.release
@@ -279,7 +334,8 @@ def _fit_framework(entry: FitEntry, rows: list[TrainingRow], folder: Path) -> Fr
     memory = fit_memory(rows, entry.memory, base) if entry.memory and any(r.memory for r in rows) else None
     rows = [r for r in rows if not (entry.sweep and _set_aside(r))]
     times = fit_times(rows, entry.times, base)
-    unseen = held_out_errors(rows, entry.times, base)
+    measured = np.array([r.step_time or np.nan for r in rows])
+    unseen = held_out(entry.model_copy(update={"memory": ()}), rows, base, times.values).seconds / measured - 1.0
     parts = _parts(entry, rows, unseen)
     unseen = unseen[np.isfinite(unseen)]
     held = errors_of(unseen) if len(unseen) else {}

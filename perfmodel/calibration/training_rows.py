@@ -250,7 +250,7 @@ def read_row(line: int, row: Mapping[str, str]) -> TrainingRow:
     entry = entry_of(row)
     stated = {name: value for name, value in row.items() if value and value.strip()}
     unstated = tuple(name for name in entry.assume if name not in stated)
-    full = {**row, **{name: str(entry.assume[name]) for name in unstated}}
+    full = _with_batch({**row, **{name: str(entry.assume[name]) for name in unstated}})
     architecture = architecture_of(full)
     columns = _columns(full, entry)
     sequence, batch = (_required(full, n, w) for n, w in LENGTHS.items())
@@ -275,6 +275,14 @@ def read_row(line: int, row: Mapping[str, str]) -> TrainingRow:
     )
 
 
+def _with_batch(row: dict[str, str]) -> dict[str, str]:
+    """The row with its global batch: micro-batches of all replicas, as often as a known recipe accumulates them."""
+    often, replicas, micro = (_number(row, name) for name in ("accumulate", "dp", "micro_batch"))
+    if row.get("global_batch", "").strip() or not (often and replicas and micro):
+        return row
+    return {**row, "global_batch": str(int(often * replicas * micro))}
+
+
 def _origin(source: str) -> str:
     """Short name of who measured."""
     text = re.sub(r"^github\s+", "", source)
@@ -294,6 +302,7 @@ def _columns(row: Mapping[str, str], entry: Entry) -> dict[str, float]:
     batch = _required(row, "global_batch", "the global batch")
     micro = _number(row, "micro_batch") or 1.0
     shard = re.search(r"shard=(\d+)", row.get("notes", ""))
+    experts = _experts(row, tp, int(replicas))
     layout = {
         "devices": float(gpus),
         "tp": float(tp),
@@ -301,19 +310,27 @@ def _columns(row: Mapping[str, str], entry: Entry) -> dict[str, float]:
         "cp": float(cp),
         "pp": float(pp),
         "virtual": max(1.0, _number(row, "vpp") or 1.0) if pp > 1 else 1.0,
-        "ep": float(min(int(_number(row, "ep") or 1), int(replicas))),
         "micro_batch": min(micro, max(1.0, batch / replicas)),
         "recompute": _recompute(row.get("recompute") or "none", entry.selective),
     }
-    return layout | _sharding(_number(row, "zero_stage") or 0.0, float(shard[1]) if shard else None)
+    return layout | experts | _sharding(_number(row, "zero_stage") or 0.0, float(shard[1]) if shard else None)
+
+
+def _experts(row: Mapping[str, str], tp: int, replicas: int) -> dict[str, float]:
+    """Ranks that share the experts: data ranks, and tensor ranks where each holds whole experts (`ETP=1`)."""
+    ranks = int(_number(row, "ep") or 1)
+    slices = re.search(r"ETP=(\d+)", row.get("notes", "")) or re.search(r"(\d+)", row.get("etp", ""))
+    folded = min(tp // min(int(slices[1]), tp), ranks) if slices else 1
+    return {"ep": float(max(1, min(ranks // folded, replicas))), "expert_tensor": float(folded)}
 
 
 def _setup(row: Mapping[str, str], entry: Entry, architecture: Architecture) -> Setup:
     gpu, compute = row.get("gpu_type", ""), _compute(row.get("precision", ""))
     cluster = entry.cluster
     if cluster is None:
-        found = (m.cluster for m in sources().machines if re.search(m.gpu, gpu, re.IGNORECASE))
-        cluster = next(found, None)
+        size = row.get("gpu_mem_gb", "")
+        machines = (m for m in sources().machines if re.search(m.memory, size))
+        cluster = next((m.cluster for m in machines if re.search(m.gpu, gpu, re.IGNORECASE)), None)
     if cluster is None:
         raise Unpredictable(f"no machine is known for {gpu}")
     release = re.search(r"\((\d\d\.\d\d)(?:\.\d+)? NeMo Container|@ v(\d\d\.\d\d)", row.get("source", ""))

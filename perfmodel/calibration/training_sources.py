@@ -40,6 +40,8 @@ class MachineEntry(Spec):
     """Cluster that a name of a device stands for where the source has no machine of its own."""
 
     gpu: str
+    memory: str = ""
+    """Pattern of its stated capacity [GB]."""
     cluster: str
 
 

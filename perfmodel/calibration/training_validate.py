@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
-from perfmodel.calibration.training import Block, Constants, blocks, framework_of, predict
+from perfmodel.calibration.training import Prediction, blocks, framework_of, predict
+from perfmodel.calibration.training_classes import class_reports
 from perfmodel.calibration.training_rows import HEADER, TrainingRow, training_rows
 
 __all__ = ["PARTS", "is_training", "training_reports"]
 
 Array = NDArray[np.float64]
-Chosen = Callable[[Block], Constants] | None
+Predict = Callable[[Sequence[TrainingRow]], Prediction]
 Head = tuple[str, str, str, str, str, str]
 """File, operator, source, framework, device, format."""
 _WORST, _LEAST_RANKED, _TOP = 3, 8, 5
@@ -56,22 +57,32 @@ def is_training(header: frozenset[str]) -> bool:
     return header >= HEADER
 
 
-def training_reports(files: Sequence[Path], constants: Chosen = None) -> list[GroupReport]:
+def stated(rows: Sequence[TrainingRow]) -> Prediction:
+    """Predict rows with the constants of their frameworks' files."""
+    return predict(blocks(rows))
+
+
+def training_reports(files: Sequence[Path], predicted: Predict = stated) -> list[GroupReport]:
     """Predict the rows of training tables and report the errors.
 
     Parameters
     ----------
     files : tables with the columns of :data:`perfmodel.calibration.training_rows.HEADER`.
-    constants : constants of a block's framework; by default those of its file.
+    predicted : rows of all files -> their step times and memory; by default with the constants as stated.
     """
+    tables = [(str(path), *training_rows(path)) for path in files]
+    together = [(name, row) for name, rows, _ in tables for row in rows]
+    if not together and not tables:
+        return []
+    made = predicted([row for _, row in together])
     reports: list[GroupReport] = []
-    everything: list[tuple[str, TrainingRow, float]] = []
-    for path in files:
-        rows, skipped = training_rows(path)
-        made = predict(blocks(rows), constants)
-        reports += _of_file(str(path), rows, made.seconds, made.memory, skipped)
-        everything += [(str(path), row, float(m)) for row, m in zip(rows, made.memory, strict=True)]
-    return reports + _completion(everything)
+    first = 0
+    for name, rows, skipped in tables:
+        own = slice(first, first + len(rows))
+        reports += _of_file(name, rows, made.seconds[own], made.memory[own], skipped)
+        first = own.stop
+    everything = [(name, row, float(m)) for (name, row), m in zip(together, made.memory, strict=True)]
+    return reports + _completion(everything) + class_reports(together, made.seconds, made.memory)
 
 
 def _key(row: TrainingRow) -> tuple[str, str, str, str]:

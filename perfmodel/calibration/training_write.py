@@ -68,19 +68,19 @@ def with_constants(text: str, values: Mapping[str, float], *, source: str, sprea
     return "\n".join(lines) + "\n"
 
 
-def _replaced(lines: list[str], values: Mapping[str, float], said: _Stated) -> list[str]:
+def _replaced(lines: list[str], values: Mapping[str, float], said: _Stated, indent: str = "  ") -> list[str]:
     left, result = dict(values), []
     for line in lines:
         found = _FACT.match(line)
         if found and found["name"] in left:
             line = _line(found["indent"], found["name"], left.pop(found["name"]), said)
         result.append(line)
-    return result + [_line("  ", n, v, said) for n, v in left.items()]
+    return result + [_line(indent, n, v, said) for n, v in left.items()]
 
 
 def _variant(lines: list[str], where: str, values: Mapping[str, float], said: _Stated) -> list[str]:
     """Put constants of one family or format under ``variants``."""
-    key = "format" if re.fullmatch(r"(nv|mx)?fp\d+|bf16", where) else "family"
+    key = "format" if re.fullmatch(r"(nv|mx)?fp\d+(-\w+)?|bf16", where) else "family"
     if re.fullmatch(r"\d\d\.\d\d", where):
         key, where = "release", f'"{where}"'
     facts = [_line("      ", n, v, said) for n, v in values.items()]
@@ -88,7 +88,7 @@ def _variant(lines: list[str], where: str, values: Mapping[str, float], said: _S
     if head in lines:
         i = lines.index(head)
         j = next((k for k in range(i + 1, len(lines)) if not lines[k].startswith("    ")), len(lines))
-        return [*lines[: i + 2], *_replaced(lines[i + 2 : j], values, said), *lines[j:]]
+        return [*lines[: i + 2], *_replaced(lines[i + 2 : j], values, said, "      "), *lines[j:]]
     if "variants:" not in lines:
         lines = [*lines, "variants:"]
     return [*lines, head, "    facts:", *facts]

@@ -17,7 +17,8 @@ from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import Table, files_of, header_of, read_tables
 from perfmodel.calibration.serving_validate import is_serving, serving_reports
 from perfmodel.calibration.store import Chosen, Fitted, Store, regime, shipped, store_of
-from perfmodel.calibration.training_validate import is_training, training_reports
+from perfmodel.calibration.training_fit import held_out_predictions
+from perfmodel.calibration.training_validate import is_training, stated, training_reports
 from perfmodel.errors import PerfmodelError, SpecError
 
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
@@ -82,7 +83,11 @@ def validate(
     else:
         raise SpecError("not something to hold out", field="held_out", found=held_out, allowed="rows, device")
     kernels = [report for table in tables for report in _reports(table, predict, worst)]
-    return kernels + training_reports(runs) + serving_reports(served, held_out)
+    return (
+        kernels
+        + training_reports(runs, held_out_predictions if held_out == "rows" else stated)
+        + serving_reports(served, held_out)
+    )
 
 
 def _possible(group: Group) -> bool:

@@ -27,7 +27,7 @@ def collapse(sizes: Sizes) -> tuple[Sizes, Callable[[Any], Any] | None]:
     if len({value.ndim for value in arrays.values()}) != 1:
         return sizes, None
     rows: dict[int, Any] = {}
-    for axis in range(next(iter(arrays.values())).ndim):
+    for axis in range(-next(iter(arrays.values())).ndim, 0):  # counted from the last: results may have axes in front
         columns = [c for value in arrays.values() if value.shape[axis] > 1 for c in _columns(value, axis)]
         if not 0 < len(columns) <= COMPARED:
             continue

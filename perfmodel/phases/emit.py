@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,18 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import Engine, KernelTime
 from perfmodel.machine.kernels import kernel_constants, kernel_lower_bound, kernel_time
 from perfmodel.operators.layers import DECODE_OPERATORS, Call
+from perfmodel.operators.work import Work
 from perfmodel.phases.compose import add_up
+from perfmodel.phases.memo import key_of
 from perfmodel.techniques.base import Term
 from perfmodel.techniques.record import Placed
 from perfmodel.techniques.settled import Settled
+from perfmodel.units import Seconds
 
-__all__ = ["call_terms", "divided", "gathered", "lane_of", "part_of", "resource_of", "uncovered"]
+__all__ = ["Known", "call_terms", "divided", "gathered", "lane_of", "part_of", "resource_of", "uncovered"]
+
+Known = MutableMapping[Any, tuple[KernelTime, Seconds]] | None
+"""Times and lower bounds by engine and work."""
 
 
 def resource_of(kernel: KernelTime, engine: Engine) -> str:
@@ -63,6 +69,7 @@ def call_terms(
     factor: Callable[[Call], Scalar] | None = None,
     placed: Sequence[Placed] = (),
     on: str = "main",
+    known: Known = None,
 ) -> list[Term]:
     """Terms of operator calls on the engines that run them.
 
@@ -76,6 +83,7 @@ def call_terms(
     factor : what a framework's kernels take over those the device was measured with, call by call.
     placed : parts that other engines run.
     on : engine that runs the rest.
+    known : times and lower bounds of work that was seen before on these engines; what is new is added.
     """
     terms = []
     for call in calls:
@@ -84,25 +92,35 @@ def call_terms(
             times = times * factor(call)
         part = part_of(call)
         place = next((p for p in placed if part and p.part == part), Placed(part, on))
-        term = _term(call, machine.engine(place.engine), slot, times, place.share)
+        term = _term(call, machine.engine(place.engine), slot, times, place.share, known)
         if part and place.engine != on and not (isinstance(place.share, float) and place.share == 1.0):
-            rest = _term(call, machine.engine(on), slot, times, 1.0 - place.share)
+            rest = _term(call, machine.engine(on), slot, times, 1.0 - place.share, known)
             term = _side_by_side(rest, term, machine.engine(place.engine))
         terms.append(term._replace(replayed=replayed, bound=term.bound * call.share * scale))
     return terms
 
 
-def _term(call: Call, engine: Engine, slot: str, times: Scalar, share: Scalar) -> Term:
+def _timed(work: Work, engine: Engine, known: Known) -> tuple[KernelTime, Seconds]:
+    """Time and lower bound of ``work``, remembered where the caller keeps them."""
+    if known is None:
+        return kernel_time(work, engine), kernel_lower_bound(work, engine)
+    key = engine.name, key_of(work)
+    if key not in known:
+        known[key] = kernel_time(work, engine), kernel_lower_bound(work, engine)
+    return known[key]
+
+
+def _term(call: Call, engine: Engine, slot: str, times: Scalar, share: Scalar, known: Known) -> Term:
     """A call, or a share of it, on one engine; its bound for one of ``times`` calls."""
     work = call.work if isinstance(share, float) and share == 1.0 else call.work.portion(share)
-    kernel, main = kernel_time(work, engine), engine.name == "main"
+    (kernel, bound), main = _timed(work, engine, known), engine.name == "main"
     return Term(
         name=call.name,
         slot=slot,
         resource=resource_of(kernel, engine),
         seconds=kernel.seconds * times,
         lane=lane_of(engine) if not main else "main",
-        bound=kernel_lower_bound(work, engine),
+        bound=bound,
         core=call.region == "attention core",
         compute=kernel.compute * times if main else 0.0,
         memory=kernel.memory * times if main else 0.0,

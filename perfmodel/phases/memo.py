@@ -9,7 +9,7 @@ import numpy as np
 
 from perfmodel.operators.layers import Sizes
 
-__all__ = ["Memo"]
+__all__ = ["Memo", "key_of"]
 
 
 def _key(value: Any) -> Any:
@@ -21,6 +21,11 @@ def _key(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_key(v) for v in value)
     return value
+
+
+def key_of(value: Any) -> Any:
+    """Hashable stand-in for work or sizes: equal contents, equal keys."""
+    return _key(value)
 
 
 T = TypeVar("T")

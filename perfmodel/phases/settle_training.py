@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perfmodel.elementwise import Scalar, ceil, where
+from perfmodel.elementwise import Scalar, ceil, minimum, where
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.layers import Sizes
 from perfmodel.operators.state import activations_kept, layer_parameters
@@ -30,6 +30,7 @@ def _sizes(micro_batch: Scalar, situation: Situation, dims: tuple[Dim, ...], lay
         weight_split=split_by(dims, "weights"),
         sequence_split=sequence_split,
         expert_split=experts,
+        expert_tensor=minimum(layout.expert_tensor, split_by(dims, "weights")),
         imbalance=expert_imbalance(
             situation.architecture, workload.expert_variation, experts, workload.expert_capacity
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from perfmodel.elementwise import Scalar, floor, minimum, where
+from perfmodel.elementwise import Scalar, floor, is_nothing, minimum, where
 from perfmodel.operators.layers import Call
 
 __all__ = ["kernel_factor"]
@@ -33,22 +33,25 @@ def kernel_factor(framework: Mapping[str, float], *, backward: bool) -> Callable
     """
     attention = framework.get("attention_backward" if backward else "attention_scale", 1.0)
     products, skew = framework.get("product_scale", 1.0), framework.get("misalignment", 0.0)
-    experts = framework.get("expert_scale", 1.0)
+    experts, casts = framework.get("expert_scale", 1.0), framework.get("cast_scale", 1.0)
     narrow = framework.get("attention_misalignment", 0.0)
-    if (attention, products, experts, skew, narrow) == (1.0, 1.0, 1.0, 0.0, 0.0):
+    usual = zip((attention, products, experts, casts, skew, narrow), (1.0,) * 4 + (0.0,) * 2, strict=True)
+    if all(is_nothing(value - neutral) for value, neutral in usual):
         return None
 
     def factor(call: Call) -> Scalar:
         work = call.work
+        if call.component == "casts":
+            return casts
         if call.component == "experts":
             return experts
         if work.operator == "gemm":
-            if skew == 0.0:
+            if is_nothing(skew):
                 return products
             sides = minimum(_alignment(work.shape.m), _alignment(work.shape.n), _alignment(work.shape.k))
             return products * (ALIGNED / sides) ** skew
         if work.operator == "attention":
-            return attention if narrow == 0.0 else attention * (ALIGNED / _alignment(work.shape.k)) ** narrow
+            return attention if is_nothing(narrow) else attention * (ALIGNED / _alignment(work.shape.k)) ** narrow
         return 1.0
 
     return factor

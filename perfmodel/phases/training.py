@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum, where
+from perfmodel.elementwise import Scalar, is_nothing, maximum, where
 from perfmodel.machine.build import Machine
-from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network.topology import Network
-from perfmodel.operators.backward import backward_of
 from perfmodel.operators.distinct import collapse
-from perfmodel.operators.layers import Call, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import widest
-from perfmodel.operators.streaming import optimizer_update
-from perfmodel.phases.compose import HOST, Beside, Idle, Longest, Node, Serial, Slot, Times
-from perfmodel.phases.emit import call_terms, gathered
+from perfmodel.phases.compose import Beside, Idle, Longest, Node, Serial, Slot, Times
+from perfmodel.phases.emit import Known, gathered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.loading import loading_terms
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.pipeline import in_flight, one_forward_one_backward, weight_gradients
 from perfmodel.phases.settle_training import settle_training
-from perfmodel.phases.software import kernel_factor
+from perfmodel.phases.training_terms import as_libraries_run, operator_terms, replays, update_terms
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum
 from perfmodel.units import Bytes, Seconds
@@ -62,58 +58,6 @@ class Step:
     def micro_batches_seconds(self) -> Seconds:
         """All micro-batches on the busiest stage, without the bubble and what comes once [s]."""
         return self.tree.children[0].elapsed()
-
-
-def _operator_terms(s: Settled, machine: Machine) -> list[Term]:
-    """Terms of the model itself: a layer forward and backward, embedding, head. Depends on nothing but sizes."""
-    architecture, framework = s.architecture, s.framework or {}
-    streams = framework.get("elementwise_scale", 1.0)
-    forward = layer_calls(architecture, s.sizes)
-    backward = [b for call in forward for b in backward_of(call)]
-    rows = s.sizes.tokens
-    head = head_calls(architecture, s.sizes, rows=rows, logit_bytes=framework.get("logit_bytes", 10.0))
-    ends = {"embed": embedding_calls(architecture, s.sizes), "head": head}
-    factors = kernel_factor(framework, backward=False), kernel_factor(framework, backward=True)
-    terms = call_terms(forward, "layer_forward", machine, replayed=True, streams=streams, factor=factors[0])
-    terms += call_terms(backward, "layer_backward", machine, streams=streams, factor=factors[1])
-    launch = framework.get("launch_per_layer", 0.0)
-    if framework.get("launch_tensor", 0.0):
-        further = (minimum(s.sizes.weight_split, float(machine.per_node)) - 1.0) / 7.0
-        launch = launch * (1.0 + framework["launch_tensor"] * further * further)
-    for slot, scale in (("layer_forward", 1.0), ("layer_backward", framework.get("launch_backward", 1.0))):
-        terms.append(Term("host launch", slot, HOST, scale * launch, "launch", prefetch=True, replayed=True))
-    for slot, calls in ends.items():
-        both: list[Call] = [*calls, *(b for call in calls if call.work.operator == "gemm" for b in backward_of(call))]
-        terms += call_terms(both, slot, machine, factor=factors[0])
-    return terms
-
-
-def _update_terms(s: Settled, machine: Machine) -> list[Term]:
-    """The optimizer step on the device's own share of the state."""
-    owned = family_sum(s.families, lambda f: f.heaviest / f.shards(s.layout.optimizer_shards))
-    own = (1.0 - s.layout.optimizer_off) * s.layout.backward_passes * owned
-    traffic = 2.0 * s.optimizer_bytes + s.gradients_bytes + s.weights_bytes
-    work = optimizer_update(own, bytes_per_parameter=traffic)
-    kernel = kernel_time(work, machine.main)
-    bound = kernel_lower_bound(work, machine.main)
-    return [Term("optimizer", "update", machine.main.tier, kernel.seconds, bound=bound, memory=kernel.memory)]
-
-
-def _replays(s: Settled, terms: Sequence[Term]) -> list[Term]:
-    """Forward terms that recomputation repeats in the backward pass."""
-    replay, core = s.layout.replay, s.layout.replay_core
-    return [
-        t._replace(
-            name=t.name if t.lane != "main" else "recomputation",
-            slot="layer_backward",
-            seconds=t.seconds * (core if t.core else replay),
-            compute=t.compute * (core if t.core else replay),
-            memory=t.memory * (core if t.core else replay),
-            bound=0.0,
-        )
-        for t in terms
-        if t.slot == "layer_forward" and t.replayed
-    ]
 
 
 @dataclass(frozen=True)
@@ -241,10 +185,10 @@ def _ledger(
     per_token = 0.0
     if s.kept is not None:
         per_token = s.kept.boundary + layout.kept * s.kept.inner + layout.kept_scores * s.kept.scores
-    if framework.get("gathered_inputs", 0.0):
+    if not is_nothing(framework.get("gathered_inputs", 0.0)):
         whole = 2.0 * s.architecture.hidden * s.sizes.element_bytes
         per_token = per_token + framework["gathered_inputs"] * where(s.sizes.weight_split > 1.0, whole, 0.0)
-    if framework.get("kept_extra", 0.0):
+    if not is_nothing(framework.get("kept_extra", 0.0)):
         extra_bytes = framework["kept_extra"] * s.architecture.hidden / s.sizes.weight_split
         per_token = per_token + layout.kept * extra_bytes
     activations = of_backward(held * layers * s.sizes.tokens * per_token * framework.get("kept_scale", 1.0))
@@ -311,11 +255,13 @@ def spend_training(
     return settled, ledgers, {**ratios, **memory_ratios(ledgers, machine)}
 
 
-def _operators(s: Settled, machine: Machine, memo: Memo[list[Term]] | None, *, power: bool = False) -> list[Term]:
+def _operators(
+    s: Settled, machine: Machine, memo: Memo[list[Term]] | None, *, power: bool = False, known: Known = None
+) -> list[Term]:
     """Terms of the model itself under sustained load; sizes that repeat over a mesh are timed once."""
     small, expand = collapse(s.sizes)
-    loaded = machine.under_load()
-    terms = (memo or Memo()).get(small, lambda: _operator_terms(replace(s, sizes=small), loaded))
+    loaded = as_libraries_run(machine)
+    terms = (memo or Memo()).get(small, lambda: operator_terms(replace(s, sizes=small), loaded, known))
     split = s.layout.schedule is not None
     return gathered(terms, expand, power=power, split=split) if expand else list(terms)
 
@@ -323,7 +269,7 @@ def _operators(s: Settled, machine: Machine, memo: Memo[list[Term]] | None, *, p
 def least_seconds(s: Settled, machine: Machine, memo: Memo[list[Term]] | None = None) -> Seconds:
     """Seconds below which no step of a settled plan gets: the model's own operators alone, nothing exchanged [s]."""
     terms = _operators(s, machine, memo)
-    tree = step_tree(s, [*terms, *_replays(s, terms)])
+    tree = step_tree(s, [*terms, *replays(s, terms)])
     return tree.elapsed() if s.layout.schedule is None else tree.children[0].elapsed()
 
 
@@ -337,6 +283,7 @@ def evaluate_training(
     memo: Memo[list[Term]] | None = None,
     *,
     power: bool = False,
+    known: Known = None,
 ) -> Step:
     """Evaluate one plan, or a whole mesh of plans at once.
 
@@ -347,16 +294,17 @@ def evaluate_training(
     situation, machine, network : what the plan runs on.
     framework : behaviour constants of the training software, in base units.
     memo : remembers operator terms between slabs that share sizes.
+    known : kernel times that evaluations of the same rows under other framework constants share.
     power : follow how busy compute units and memory are, for a whole mesh too.
     """
     ring_only = framework.get("ring_only", 0.0) > 0.0
     network = network.in_job(framework.get("collective_share", 1.0), ring_only=ring_only)
     settled, ledgers, ratios = spend_training(x, techniques, situation, machine, network, framework)
     network = network._replace(overlapping=settled.layout.overlapping_rings)
-    operators = _operators(settled, machine, memo, power=power)
+    operators = _operators(settled, machine, memo, power=power, known=known)
     technique_terms = [term for technique in techniques for term in technique.terms(x, settled, machine, network)]
     loading = loading_terms(situation.workload, machine, x.devices)
-    terms = [*operators, *technique_terms, *_update_terms(settled, machine), *loading]
-    terms += _replays(settled, terms)
+    terms = [*operators, *technique_terms, *update_terms(settled, machine), *loading]
+    terms += replays(settled, terms)
     tree = step_tree(settled, terms)
     return Step(settled, tree, tree.elapsed(), ledgers, ratios, tuple(terms))

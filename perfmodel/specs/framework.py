@@ -68,6 +68,11 @@ class TrainingConstants(Spec):
     """Time of matrix products over that of the library the device was measured with [1]."""
     expert_scale: Number = fact(1.0, "1")
     """Time of the products of routed experts over that of the kernels the device was measured with [1]."""
+    expert_launch: Duration = fact(0.0, "0 s")
+    """Time that each expert of a rank adds to every product of its layer: kernels of its own instead of a part of one
+    [s]."""
+    cast_scale: Number = fact(1.0, "1")
+    """Time of the passes that write operands in a narrow format over that of two reads and one write per layout [1]."""
     expert_exposed: Number = fact(1.0, "1")
     """Share of the exchange between expert ranks that computation does not hide [1]."""
     attention_scale: Number = fact(1.0, "1")
@@ -90,6 +95,8 @@ class TrainingConstants(Spec):
     whole_exposed: Number = fact(1.0, "1")
     """Time that sums of whole gradients expose over what scatters to shards of the optimizer would: below 1 where
     buckets are summed during the backward pass and shards after it [1]."""
+    update_exposed: Number = fact(1.0, "1")
+    """Share of gathering updated weights after the step that the next forward pass does not hide [1]."""
     hand_over: Duration = fact(0.0, "0 s")
     """Host time per transfer between pipeline stages [s]."""
     pipelined_launch: Duration = fact(0.0, "0 s")

@@ -1,7 +1,8 @@
 """Expert parallelism: data ranks share the routed experts and exchange tokens before and after them.
 
-Tensor ranks may hold whole experts, too, instead of a slice of each: they see the same tokens, so nothing travels but
-the sum that tensor parallelism makes anyway.
+Tensor ranks may hold whole experts, too, instead of a slice of each. In serving they see the same tokens, so nothing
+travels but the sum that tensor parallelism makes anyway; in training their activations are sharded along the sequence,
+and they take part in the exchange (expert and tensor ranks fold, as in Megatron-Core).
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_to_all
 from perfmodel.network.exchange import vectors_sent
-from perfmodel.network.topology import Dim, Group, Network, subgroup
+from perfmodel.network.topology import Dim, Group, Network, group_along, subgroup
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, TokensSent
@@ -57,13 +58,24 @@ def all_at_once(net: Network, machine: Machine, group: Group, sent: TokensSent) 
     return 2.0 * all_to_all(net, group, sent.size)
 
 
+def _ranks(s: Settled) -> Group:
+    """Ranks that exchange tokens; in training, whole experts on tensor ranks make it the nearest ranks of a stage."""
+    group, whole = s.along("expert"), s.layout.expert_tensor
+    if s.situation.phase != "training" or (isinstance(whole, float) and whole == 1.0):
+        return group
+    stage = group_along(s.network, s.dims, frozenset(d.name for d in s.dims if "layers" not in d.splits))
+    nearest = subgroup(stage, group.size * s.sizes.expert_tensor)
+    pairs = zip(nearest.members, group.members, strict=True)
+    return Group(tuple(where(s.sizes.expert_tensor > 1.0, near, far) for near, far in pairs))
+
+
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
     """Dispatch and combine of every token, per expert layer and pass: a copy per expert, or one per rank that has any.
 
     Copies that the router keeps near travel inside the node only, the others over the whole group.
     """
     del x
-    group, near = s.along("expert"), s.layout.expert_locality
+    group, near = _ranks(s), s.layout.expert_locality
     each = (s.framework or {}).get("exchange_copies", 1.0)
     way = s.layout.token_exchange or all_at_once
     seconds: Scalar = 0.0

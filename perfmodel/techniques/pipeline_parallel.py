@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, maximum, where
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Dim, Network
@@ -50,7 +50,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     seconds = crossings * (exposed * hop + where(x.pp > 1.0, host, 0.0))
     terms = [Term("stage hand-over", "boundary", "network", seconds)]
     floor = framework.get("pipelined_launch", 0.0)
-    if floor:
+    if not is_nothing(floor):
         leaves = group.members[0] < group.size
         tensor = s.along("tensor")
         further = framework.get("pipelined_far", 0.0) * (tensor.size / tensor.members[0] - 1.0)

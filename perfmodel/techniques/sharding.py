@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, maximum, where
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_gather, gather_lines, gather_time
 from perfmodel.network.topology import Network
@@ -53,12 +53,13 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     del machine
     emitted = []
     framework = s.framework or {}
+    late = framework.get("update_exposed", 1.0)
     pieces, exposed = framework.get("gathers_per_layer", 1.0), framework.get("gather_exposed", 0.0)
 
     def travel(name: str, slot: str, seconds: Scalar) -> list[Term]:
         """The part that hides behind computation, and the part that does not."""
         beside = Term(name, slot, "network", (1.0 - exposed) * seconds, "net", prefetch=True)
-        return [beside, Term(name, slot, "network", exposed * seconds)] if exposed else [beside]
+        return [beside] if is_nothing(exposed) else [beside, Term(name, slot, "network", exposed * seconds)]
 
     def gather(lines: tuple[Any, ...], parameters: Scalar, pieces: float = 1.0) -> Scalar:
         """So many parameters, piece by piece, and the scales of each piece where it is quantised."""
@@ -79,7 +80,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         emitted += travel("weight gather", "layer_forward", gather(primary, f.layer, pieces))
         emitted += travel("weight gather", "layer_backward", gather(secondary, f.layer, pieces))
         emitted += travel("gradient scatter", "layer_backward", gather_time(gradients, f.layer * s.gradients_wire))
-        emitted.append(Term("updated weights", "tail", "network", tail))
+        emitted.append(Term("updated weights", "tail", "network", late * tail))
         if f.name == "dense":  # embedding and head belong to the dense family
             for slot, table in (("embed", s.embedding), ("head", s.head)):
                 emitted += travel("weight gather", slot, gather(primary, table))

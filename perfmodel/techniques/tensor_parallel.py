@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
+from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.bounds import all_reduce_bound
 from perfmodel.network.collectives import all_gather, all_reduce
@@ -89,7 +89,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
 def call_latency(group: Group, framework: Mapping[str, float]) -> Seconds:
     """Time per sum in which ranks wait for each other beside the transfer: more for every rank, and every domain."""
     near, far = framework.get("tensor_latency", 0.0), framework.get("tensor_latency_far", 0.0)
-    if near == 0.0 and far == 0.0:
+    if is_nothing(near) and is_nothing(far):
         return 0.0
     domains = group.size / group.members[0]
     return near * (group.size - 1.0) + far * (domains - 1.0)
