@@ -20,13 +20,14 @@ __all__ = [
     "assign_sequences",
     "estimate",
     "fleet",
+    "long_context",
     "plan",
     "roofline",
 ]
 __version__ = "0.1.0"
 
 _HOME = {name: "perfmodel.errors" for name in ("Conflict", "PerfmodelError", "SpecError", "UnknownName")}
-_HOME |= {"assign_sequences": "perfmodel.studies", "fleet": "perfmodel.studies", "roofline": "perfmodel.studies"}
+_HOME |= {name: "perfmodel.studies" for name in ("assign_sequences", "fleet", "long_context", "roofline")}
 
 
 def __getattr__(name: str) -> Any:

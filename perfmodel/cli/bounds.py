@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from perfmodel.cli.plan import HARDWARE, SET, WIDTH
+from perfmodel.cli.plan import FRAMEWORK, HARDWARE, MODEL, PIN, SET, USE, WIDTH
 
 if TYPE_CHECKING:
     from perfmodel.insight.problems import Problem
@@ -151,6 +151,34 @@ def scan(
     from perfmodel.insight import problems
 
     _show(problems.scan(tokens, channels, state, batch), hw, format, set_, json, width)
+
+
+@app.command("long-context")
+def long_context(
+    model: str | None = MODEL, hw: str | None = HARDWARE,
+    context: str = typer.Option("4096,32768,131072", "--context", metavar="TOKENS", help="Prompts: 4096,50000."),
+    output: int = typer.Option(250, "--output", min=1, help="Tokens of an answer."),
+    pin: list[str] = PIN, use: list[str] = USE, set_: list[str] = SET, framework: str | None = FRAMEWORK,
+    json: bool = JSON, width: int | None = WIDTH,
+) -> None:  # fmt: skip
+    """A model under long contexts: users at a time, prompt, answer, change of users; at best and as modelled."""
+    from perfmodel.cli import options
+    from perfmodel.cli import output as out
+    from perfmodel.studies import long_context as study
+
+    model, hw = options.required("--model", model), options.required("--hw", hw)
+    lengths = options.counts("--context", context)
+    page = None if json else out.page(width)
+    found = study(
+        model, hw, lengths, output=output, columns=options.pins(pin) or None, use=options.techniques(use),
+        changes=options.pairs("--set", set_) or None, framework=framework,
+    )  # fmt: skip
+    from perfmodel.report import longcontext as report
+
+    if json:
+        out.print_json(report.data(found))
+    else:
+        out.print_lines(report.lines(found, page or out.page(None)))
 
 
 def _collective(name: str) -> Callable[..., None]:

@@ -7,7 +7,18 @@ from typing import Any
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["duration", "kind_of", "pairs", "pins", "required", "share", "sizes", "techniques", "workload_changes"]
+__all__ = [
+    "counts",
+    "duration",
+    "kind_of",
+    "pairs",
+    "pins",
+    "required",
+    "share",
+    "sizes",
+    "techniques",
+    "workload_changes",
+]
 
 _LISTED = 200
 
@@ -176,6 +187,17 @@ def _kinds_of_field(path: str) -> set[str]:
         known = {n for model in KINDS.values() for n in model.model_fields}
         raise UnknownName("workload field", path, known, remedy="perfmodel specs show pretrain lists them")
     return kinds
+
+
+def counts(flag: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers, ``4096,50000``."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise SpecError("not numbers of tokens", field=flag, found=text, allowed="one or more: 4096,50000")
+    return found
 
 
 def sizes(flag: str, text: str | None) -> tuple[int, ...] | None:
