@@ -20,6 +20,8 @@ __all__ = [
     "assign_sequences",
     "estimate",
     "fleet",
+    "image_estimate",
+    "images",
     "long_context",
     "plan",
     "roofline",
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOME = {name: "perfmodel.errors" for name in ("Conflict", "PerfmodelError", "SpecError", "UnknownName")}
 _HOME |= {name: "perfmodel.studies" for name in ("assign_sequences", "fleet", "long_context", "roofline")}
+_HOME |= {name: "perfmodel.imaging" for name in ("image_estimate", "images")}
 
 
 def __getattr__(name: str) -> Any:

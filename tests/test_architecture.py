@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("solver",),
     ("insight",),
     ("api",),
-    ("studies",),
+    ("studies", "imaging"),
     ("calibration", "report", "measure"),
     ("cli",),
     ("__main__",),

@@ -23,7 +23,7 @@ from perfmodel.machine.engine import Constants, Engine, MemoryLevel
 from perfmodel.machine.kernels import kernel_lower_bound, kernel_time
 from perfmodel.network import collectives
 from perfmodel.network.topology import Group, Network, NetworkLevel
-from perfmodel.operators import attention, gemm, layers, moe, state, streaming
+from perfmodel.operators import attention, convolution, gemm, layers, moe, state, streaming
 from perfmodel.operators.work import Work
 
 UNITS = ("s", "B", "FLOP")
@@ -118,6 +118,12 @@ FORMULAS: dict[str, Formula] = {
         _sizes("vectors", "n", "filters"),
         {},
         {"flops": ""},
+    ),
+    "convolution": Formula(
+        convolution.convolution,
+        {**_sizes("pixels", "inputs", "outputs"), "element_bytes": BYTES, "weight_bytes": BYTES},
+        {"element_bytes": "B", "weight_bytes": "B"},
+        {**WORK, "reuse": "1.5 B"},
     ),
     "gemv": Formula(gemm.gemv, _sizes("n", "k"), {}, {"flops": ""}),
     "attention": Formula(

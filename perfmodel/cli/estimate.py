@@ -47,13 +47,18 @@ def command(
             raise SpecError("one plan has one value", field="--pin", found=f"{name}={value}", allowed="perfmodel plan")
     output.check_report(timeline, "--timeline", (".svg", ".json"))
     page = None if json else output.page(width)
+    changes, fields = options.pairs("--set", set_), options.workload_changes(set_workload)
+    if options.asks_for_images(model, workload):
+        from perfmodel.cli import images
+
+        asked = images.Asked(model, hw, workload, columns, options.techniques(use), changes, fields, devices)
+        return images.estimate(asked, (framework, timeline), page)
 
     from perfmodel import api
 
     found = api.estimate(
         model, hw, workload, columns=columns, devices=devices, use=options.techniques(use),
-        changes=options.pairs("--set", set_) or None,
-        workload_changes=options.workload_changes(set_workload) or None, framework=framework,
+        changes=changes or None, workload_changes=fields or None, framework=framework,
     )  # fmt: skip
     if timeline is not None:
         from perfmodel.report import timeline as drawing

@@ -8,6 +8,7 @@ from typing import Any
 from perfmodel.errors import SpecError, UnknownName
 
 __all__ = [
+    "asks_for_images",
     "counts",
     "duration",
     "kind_of",
@@ -142,6 +143,13 @@ def required(flag: str, value: str | None) -> str:
     )
     names = ", ".join(e.name for e in entries[:_LISTED])
     raise SpecError(f"{flag} is missing; give the path of {own}, or one of the shipped {what}: {names}")
+
+
+def asks_for_images(model: str, workload: str | None) -> bool:
+    """Whether images are asked for, by the model or by the workload."""
+    from perfmodel.specs.images import asks_for_images as asks
+
+    return asks(model, workload)
 
 
 def kind_of(workload: str | None, framework: str | None, columns: Iterable[str], fields: Iterable[str]) -> str | None:

@@ -68,6 +68,11 @@ def command(
     changes = options.pairs("--set", set_)
     loss = options.share("--max-quality-loss", max_quality_loss)
     page = None if json else output.page(width)
+    if options.asks_for_images(model, workload):
+        from perfmodel.cli import images
+
+        asked = images.Asked(model, hw, workload, pins, options.techniques(use), changes, fields, devices)
+        return images.plan(asked, objective, loss, (framework, report), page)
     chosen = options.kind_of(workload, framework, pins, fields)
     seconds = options.duration("--window", window)
 

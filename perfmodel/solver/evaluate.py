@@ -33,7 +33,15 @@ from perfmodel.specs.architecture import Architecture
 from perfmodel.techniques.base import Line, Technique
 from perfmodel.techniques.settled import Plan, Settled
 
-__all__ = ["describe_plan", "evaluate_plan", "model_flops_per_token", "term_rows"]
+__all__ = [
+    "bottleneck_of",
+    "describe_plan",
+    "evaluate_plan",
+    "model_flops_per_token",
+    "stage_ledgers",
+    "summary_of",
+    "term_rows",
+]
 
 
 def term_rows(exposures: Sequence[Exposure]) -> tuple[TermRow, ...]:
@@ -49,7 +57,7 @@ def term_rows(exposures: Sequence[Exposure]) -> tuple[TermRow, ...]:
     return tuple(sorted(rows, key=lambda r: -r.seconds))
 
 
-def _ledgers(
+def stage_ledgers(
     ledgers: Mapping[str, Sequence[Line]], tiers: Mapping[str, float], stages: float
 ) -> tuple[StageLedger, ...]:
     """Ledger per stage; one stage has one ledger."""
@@ -76,7 +84,7 @@ def _degrees(s: Settled) -> tuple[Degree, ...]:
     return tuple(result)
 
 
-def _summary(x: Plan, techniques: Sequence[Technique]) -> tuple[str, ...]:
+def summary_of(x: Plan, techniques: Sequence[Technique]) -> tuple[str, ...]:
     """Active techniques in words: those with a column away from its neutral value."""
     words = []
     for technique in techniques:
@@ -152,15 +160,15 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
     return EvaluatedPlan(
         columns=dict(vars(x)),
         degrees=_degrees(step.settled),
-        summary=_summary(x, problem.techniques),
+        summary=summary_of(x, problem.techniques),
         devices=devices,
         seconds=seconds,
         metrics=metrics,
         terms=rows,
         timed_seconds=seconds,
         bound_seconds=_training_bound(problem, step, flops * tokens, peak * devices),
-        ledgers=_ledgers(step.ledgers, machine.tiers, float(step.settled.stages)),
-        bottleneck=_bottleneck(rows),
+        ledgers=stage_ledgers(step.ledgers, machine.tiers, float(step.settled.stages)),
+        bottleneck=bottleneck_of(rows),
         interval=_basis("not drawn"),
         quality=_published(step.settled),
         constraints={n: float(r) for n, r in step.ratios.items()},
@@ -183,7 +191,7 @@ def _training_bound(problem: TrainingProblem, step: Step, flops: float, peak: fl
     return float(flops / peak + states / problem.machine.main.bandwidth)
 
 
-def _bottleneck(rows: Sequence[TermRow]) -> str:
+def bottleneck_of(rows: Sequence[TermRow]) -> str:
     """Resource with the largest exposed share."""
     shares: dict[str, float] = {}
     for row in rows:
@@ -249,15 +257,15 @@ def describe_plan(
     return EvaluatedPlan(
         columns=dict(vars(x)),
         degrees=_degrees(s),
-        summary=_summary(x, problem.techniques),
+        summary=summary_of(x, problem.techniques),
         devices=round(math.prod(float(dim.degree) for dim in s.dims)),
         seconds=seconds,
         metrics={},
         terms=rows,
         timed_seconds=seconds,
         bound_seconds=float(node.bound()),
-        ledgers=_ledgers(ledgers, problem.machine.tiers, float(s.stages)),
-        bottleneck=_bottleneck(rows),
+        ledgers=stage_ledgers(ledgers, problem.machine.tiers, float(s.stages)),
+        bottleneck=bottleneck_of(rows),
         interval=_basis("not drawn"),
         quality=_published(s),
         constraints={n: float(r) for n, r in ratios.items()},

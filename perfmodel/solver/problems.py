@@ -16,9 +16,10 @@ from perfmodel.solver.running import device_power, serving_power, training_power
 from perfmodel.solver.search import Judged, Spent
 from perfmodel.specs.slo import LATENCIES
 from perfmodel.techniques.base import Situation, Technique, Term
+from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled
 
-__all__ = ["OBJECTIVES", "ServingProblem", "TrainingProblem", "is_budget"]
+__all__ = ["OBJECTIVES", "ServingProblem", "TrainingProblem", "is_budget", "quality_ratio"]
 
 OBJECTIVES = ("time", "throughput", "cost", "energy")
 """What a search may minimise: time, device time, money, energy."""
@@ -30,9 +31,9 @@ def is_budget(name: str) -> bool:
     return name.endswith("memory") or latency or name in ("quality", "rate", "prompts")
 
 
-def _quality(settled: Settled, budget: float | None) -> Mapping[str, Scalar]:
+def quality_ratio(layout: Layout, budget: float | None) -> Mapping[str, Scalar]:
     """Quality spent over the budget; a loss that nobody published (NaN) is over any budget."""
-    loss = settled.layout.quality_loss
+    loss = layout.quality_loss
     if isinstance(loss, (int, float)) and loss == 0.0:
         return {}
     return {"quality": loss / max(budget or 0.0, 1e-12)}
@@ -88,7 +89,7 @@ class TrainingProblem:
 
     def _sorted(self, settled: Settled, ratios: Mapping[str, Scalar]) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
         """Constraints that spend something, and those of form."""
-        every = {**ratios, **_quality(settled, self.quality_budget)}
+        every = {**ratios, **quality_ratio(settled.layout, self.quality_budget)}
         budget = {n: r for n, r in every.items() if is_budget(n)}
         return budget, {n: r for n, r in every.items() if n not in budget}
 
@@ -140,7 +141,7 @@ class ServingProblem:
         replica = self.evaluate(x)
         replicas = self.replicas(replica)
         devices = replicas * replica.devices
-        ratios = {**replica.ratios, **_quality(replica.settled, self.quality_budget)}
+        ratios = {**replica.ratios, **quality_ratio(replica.settled.layout, self.quality_budget)}
         budget = {n: r for n, r in ratios.items() if is_budget(n)}
         concurrency = self.situation.workload.concurrency
         if concurrency is not None:

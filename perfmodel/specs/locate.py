@@ -23,10 +23,14 @@ __all__ = [
     "find_fleet",
     "find_framework",
     "find_hardware",
+    "find_image_model",
+    "find_image_workload",
     "find_model",
     "find_workload",
     "framework_names",
     "hardware_names",
+    "image_model_names",
+    "image_workload_names",
     "library_file",
     "model_names",
     "recipe_file",
@@ -154,6 +158,26 @@ def find_model(name: str | Path) -> Path:
         if not _is_name(name):
             raise SpecError("the folder has no config.json", file=str(folder))
     return _find("model", name, [_shipped("models")])
+
+
+def image_model_names() -> list[Entry]:
+    """List the shipped diffusion models."""
+    return _entries(_shipped("models") / "diffusion")
+
+
+def image_workload_names() -> list[Entry]:
+    """List the shipped workloads of image generation."""
+    return _entries(_package() / "specs" / "image_workloads")
+
+
+def find_image_model(name: str | Path) -> Path:
+    """Return the file of a diffusion model, given its name or a path."""
+    return _find("diffusion model", name, [_shipped("models") / "diffusion"])
+
+
+def find_image_workload(name: str | Path) -> Path:
+    """Return the file of a workload of image generation, given its name or a path."""
+    return _find("workload of images", name, [_package() / "specs" / "image_workloads"])
 
 
 def find_workload(name: str | Path) -> Path:

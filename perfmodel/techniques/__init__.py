@@ -8,6 +8,7 @@ from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques import (
     batching,
     block_attention,
+    block_caching,
     checkpoints,
     chunked_prefill,
     compressed_collectives,
@@ -16,11 +17,15 @@ from perfmodel.techniques import (
     data_parallel,
     decode_engine,
     expert_engine,
+    displaced_patches,
     expert_locality,
     expert_parallel,
     feature_gather,
     fused_sums,
+    guidance_gate,
+    guidance_parallel,
     head_exchange,
+    image_batch,
     interleaved_update,
     kv_policy,
     kv_store,
@@ -29,6 +34,7 @@ from perfmodel.techniques import (
     optimizer_offload,
     overlapping_rings,
     packed_weights,
+    patch_parallel,
     pipeline_parallel,
     recompute,
     resident_models,
@@ -82,6 +88,12 @@ TECHNIQUES: tuple[Technique, ...] = (
     speculation.TECHNIQUE,
     serving_offload.TECHNIQUE,
     resident_models.TECHNIQUE,
+    image_batch.TECHNIQUE,
+    guidance_parallel.TECHNIQUE,
+    patch_parallel.TECHNIQUE,
+    displaced_patches.TECHNIQUE,
+    block_caching.TECHNIQUE,
+    guidance_gate.TECHNIQUE,
 )
 
 
@@ -118,7 +130,7 @@ def techniques_for(phase: str, *, lossy: bool = False, use: tuple[str, ...] = ()
 
     Parameters
     ----------
-    phase : ``training`` or ``serving``.
+    phase : ``training``, ``serving`` or ``image``.
     lossy : a quality budget was given, so techniques with a published cost may spend it.
     use : names asked for explicitly, each with or without ``=VALUE``.
 

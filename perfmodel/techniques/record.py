@@ -167,6 +167,22 @@ class Layout:
     """Most prompt tokens that one pass computes beside decodes."""
     kv_bytes: Scalar = owner(None)
     """Bytes per cached number, scales included [B]; ``None`` follows the workload."""
+    images: Scalar = owner(1.0)
+    """Images that a replica makes together."""
+    image_split: Scalar = product()
+    """Ranks that share an image."""
+    others_seen: Scalar = least_of()
+    """Share of the other ranks' keys of an image that a query attends to [1]."""
+    stale: Scalar = most()
+    """1 where ranks that share an image take what the others had in the step before."""
+    first_steps: Scalar = most()
+    """Steps at the beginning in which they wait for each other nevertheless."""
+    rests_after: Scalar = least_of(float("inf"))
+    """Steps after which guidance and cross-attention rest."""
+    refreshed: Scalar = product()
+    """Share of a denoiser's work that a step does on average [1]."""
+    guidance_split: Scalar = product()
+    """Ranks that share the predictions with and without the prompt."""
     kv_map: KvMap | None = owner()
     """Where each attention layer has its keys and values from; ``None`` as the model has it."""
     kv_fetched: Scalar = most()
