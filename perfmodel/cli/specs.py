@@ -21,6 +21,8 @@ class Kind(StrEnum):
     clusters = "clusters"
     devices = "devices"
     workloads = "workloads"
+    diffusion = "diffusion"
+    images = "images"
     frameworks = "frameworks"
     techniques = "techniques"
 

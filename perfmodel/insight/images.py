@@ -27,7 +27,7 @@ RIVALS = 3
 ASSUMPTIONS = (
     "products run as those of language models do: no constants were fitted to diffusion",
     "software costs nothing: kernels are launched in time",
-    "the text encoder is left out; the decoder of the latent runs on one device, in 16 bits",
+    "the text encoder is left out; the decoder of the latent runs on one device",
 )
 
 

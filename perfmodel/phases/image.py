@@ -14,6 +14,7 @@ from perfmodel.elementwise import Scalar, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Dim, Group, Network, group_along
 from perfmodel.operators.denoiser import ImageSizes, denoiser_calls, kept_bytes
+from perfmodel.operators.formats import storage
 from perfmodel.phases.compose import Node, Serial, Slot, Times
 from perfmodel.phases.emit import call_terms
 from perfmodel.phases.judge import legality, memory_ratios
@@ -116,7 +117,9 @@ def _decoder(p: ImagePass, machine: Machine) -> Slot:
     """The decoder, image by image on one rank of each; the ranks that share an image do not share it."""
     if not p.situation.workload.decode:
         return Slot(())
-    sizes = replace(p.sizes, samples=p.layout.images, split=1.0, seen=1.0, cross=True)
+    form = next(f for f in (*p.denoiser.vae_formats, p.sizes.format) if f in machine.main.matrix)
+    width = storage(form).bytes if form != "tf32" else 4.0
+    sizes = replace(p.sizes, samples=p.layout.images, split=1.0, seen=1.0, cross=True, format=form, element_bytes=width)
     terms = call_terms(denoiser_calls(p.denoiser.vae, sizes), "decoder", machine)
     return Slot(tuple(term._replace(name="image decoder") for term in terms))
 
@@ -131,8 +134,9 @@ def _step(p: ImagePass, x: Plan, techniques: Sequence[Technique], machine: Machi
 
 def _ledger(p: ImagePass, machine: Machine, lines: Sequence[Line]) -> tuple[Line, ...]:
     tier, width = machine.main.tier, p.sizes.element_bytes
+    decoder = 2.0 if p.denoiser.vae_formats[0] == "bf16" else 4.0
     return (
-        Line("weights", tier, width * (p.denoiser.parameters + p.denoiser.vae_parameters)),
+        Line("weights", tier, width * p.denoiser.parameters + decoder * p.denoiser.vae_parameters),
         Line("activations", tier, kept_bytes(p.denoiser, p.sizes)),
         *lines,
     )

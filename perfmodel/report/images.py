@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from perfmodel.insight.images import ImageAnswer
+from perfmodel.operators.denoiser import ImageSizes, product_flops
 from perfmodel.report.bounds import labelled, table
 from perfmodel.report.jsonable import plain
 from perfmodel.report.screen import Line, Page
 from perfmodel.report.words import percent, plural
 from perfmodel.solver.result import EvaluatedPlan
-from perfmodel.specs.images import ImageModel, ImageWorkload
+from perfmodel.specs.images import ImageModel, ImageWorkload, load_image_model, load_image_workload
 from perfmodel.specs.system import System
 from perfmodel.units import format_bytes, format_number, format_seconds
 
-__all__ = ["IMAGES", "answer", "answer_data", "estimate", "estimate_data"]
+__all__ = ["IMAGES", "answer", "answer_data", "diffusion_spec", "estimate", "estimate_data", "workload_spec"]
 
 IMAGES = "perfmodel.images/1"
 
@@ -141,3 +143,27 @@ def answer_data(found: ImageAnswer) -> dict[str, Any]:
         "seconds": found.seconds,
         "assumptions": list(found.assumptions),
     }
+
+
+def diffusion_spec(path: Path) -> dict[str, Any]:
+    """What a diffusion model is."""
+    model = load_image_model(path)
+    d = model.denoiser
+    sizes = ImageSizes(1.0, d.sample / d.side, d.sample / d.side, text=float(d.text_tokens))
+    return {
+        "kind": "diffusion model",
+        "name": model.name,
+        "source": model.source,
+        "class": d.family,
+        "parameters": d.parameters,
+        "decoder_parameters": d.vae_parameters,
+        "trained_for_pixels": d.sample,
+        "tera_operations_per_pass": round(float(product_flops(d.parts, sizes)) / 1e12, 3),
+        "text_tokens": d.text_tokens,
+    }
+
+
+def workload_spec(path: Path) -> dict[str, Any]:
+    """What a workload of images asks for."""
+    work = load_image_workload(path)
+    return {"kind": "workload of images", **{n: getattr(work, n) for n in type(work).model_fields if n != "kind"}}

@@ -16,6 +16,8 @@ ENTRIES: dict[str, Callable[[], list[locate.Entry]]] = {
     "clusters": locate.cluster_names,
     "devices": locate.device_names,
     "workloads": locate.workload_names,
+    "diffusion": locate.image_model_names,
+    "images": locate.image_workload_names,
     "frameworks": locate.framework_names,
 }
 

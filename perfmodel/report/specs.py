@@ -10,6 +10,8 @@ from typing import Any
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.network.build import build_bill
 from perfmodel.operators.state import cache_bytes
+from perfmodel.report.images import diffusion_spec as _diffusion
+from perfmodel.report.images import workload_spec as _images
 from perfmodel.report.jsonable import plain
 from perfmodel.report.listing import ENTRIES, technique_entries
 from perfmodel.report.words import quantity
@@ -87,6 +89,8 @@ def _kind(path: Path) -> str:
     """Tell the kinds of file apart by their keys."""
     data = read(path).data
     keys = data.keys()
+    if "_class_name" in keys or "_class_name" in (data.get("config") or {}):
+        return "diffusion"
     if {"config", "model_type", "architectures"} & keys or path.suffix.lower() == ".json":
         return "models"
     for kind, wanted in (
@@ -102,7 +106,7 @@ def _kind(path: Path) -> str:
         if wanted & keys:
             return kind
     if {"kind", "sequence", "prompt", "output", "global_batch"} & keys:
-        return "workloads"
+        return "images" if data.get("kind") == "image" else "workloads"
     raise SpecError(
         "no kind of specification has these fields",
         file=str(path),
@@ -275,6 +279,8 @@ _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "clusters": _hardware,
     "devices": _hardware,
     "workloads": _workload,
+    "diffusion": _diffusion,
+    "images": _images,
     "frameworks": _framework,
     "classes": _classes,
     "libraries": _libraries,

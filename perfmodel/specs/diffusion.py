@@ -93,6 +93,7 @@ class Denoiser:
     text_tokens : tokens of the prompt after padding.
     skips : (channels, scale) of activations kept until a later block needs them.
     multiple : sides of the image must be multiples of this.
+    vae_formats : number formats in which the decoder may run, the first that an engine has: 32 bits where 16 overflow.
     extra : parameters that cost nothing: tables of positions and modulations.
     sample : side of the image it was trained for.
     """
@@ -106,6 +107,7 @@ class Denoiser:
     skips: tuple[tuple[int, int], ...]
     multiple: int
     sample: int
+    vae_formats: tuple[str, ...] = ("bf16",)
     extra: int = 0
 
     @property
@@ -215,6 +217,8 @@ def _decoder(latent: int, channels: tuple[int, ...] = (128, 256, 512, 512), laye
 
 
 Read = Callable[[str, Any], Any]
+WIDE = ("tf32", "fp32", "bf16")
+"""Formats of products in 32 bits, fastest first, and what remains where an engine has none."""
 
 
 def _per_block(value: Any, count: int) -> list[int]:
@@ -267,7 +271,7 @@ def _unet(get: Read) -> Denoiser:
     sample = 8 * int(get("sample_size", 64))
     return Denoiser(
         "UNet2DConditionModel", tuple(parts.found.items()), tuple(_decoder(latent).found.items()), latent, 8, 77,
-        tuple(skips), 8 * 2 ** (count - 1), sample,
+        tuple(skips), 8 * 2 ** (count - 1), sample, WIDE if get("force_upcast", False) else ("bf16",),
     )  # fmt: skip
 
 

@@ -47,6 +47,12 @@ def test_steps_are_passes() -> None:
     assert many == pytest.approx(5 * few)
 
 
+def test_a_decoder_that_overflows_in_16_bits_runs_in_32() -> None:
+    """The same decoder: SDXL asks for 32 bits, SD 2.1 does not; halves of the rate and twice the bytes."""
+    wide, narrow = (rows(plan(model=m))["image decoder"] for m in ("sdxl", "sd-2.1"))
+    assert 1.8 < wide / narrow < 4.5
+
+
 def test_guidance_doubles_the_predictions() -> None:
     guided, plain = (plan({"guidance": g, "height": 2048, "width": 2048, "decode": False}) for g in (True, False))
     assert guided.metrics["tera_operations_per_image"] == pytest.approx(2 * plain.metrics["tera_operations_per_image"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from perfmodel.cli.main import app
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.operators.denoiser import ImageSizes, denoiser_calls, product_flops
 from perfmodel.specs.images import asks_for_images, load_image_model, load_image_workload, revise_images
@@ -69,6 +71,19 @@ def test_a_config_json_is_read_as_it_is(tmp_path: Path) -> None:
     file.write_text('{"_class_name": "UNet2DConditionModel"}')
     with pytest.raises(SpecError, match="block_out_channels"):
         load_image_model(file)
+
+
+@pytest.mark.parametrize("asked", [["list", "diffusion"], ["list", "images"], ["show", "sdxl"], ["show", "image"]])
+def test_they_are_listed_and_shown(asked: list[str]) -> None:
+    shown = CliRunner().invoke(app, ["specs", *asked])
+    assert shown.exit_code == 0
+    assert {"sdxl", "image", "Diffusion XL"} & {w for w in ("sdxl", "image", "Diffusion XL") if w in shown.output}
+
+
+def test_their_files_are_checked() -> None:
+    for entry in image_model_names():
+        shown = CliRunner().invoke(app, ["specs", "check", str(entry.path)])
+        assert shown.exit_code == 0, shown.output
 
 
 def test_workloads() -> None:
