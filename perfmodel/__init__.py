@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perfmodel.api import Answers, Comparison, Estimate, estimate, plan
+    from perfmodel.contexts import long_context
     from perfmodel.errors import Conflict, PerfmodelError, SpecError, UnknownName
+    from perfmodel.imaging import image_estimate, images
     from perfmodel.studies import assign_sequences, fleet, roofline
 
 __all__ = [
@@ -29,8 +31,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME = {name: "perfmodel.errors" for name in ("Conflict", "PerfmodelError", "SpecError", "UnknownName")}
-_HOME |= {name: "perfmodel.studies" for name in ("assign_sequences", "fleet", "long_context", "roofline")}
+_HOME |= {name: "perfmodel.studies" for name in ("assign_sequences", "fleet", "roofline")}
 _HOME |= {name: "perfmodel.imaging" for name in ("image_estimate", "images")}
+_HOME["long_context"] = "perfmodel.contexts"
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,6 @@ from perfmodel.specs.workload import TrainingWorkload, Workload, load_workload, 
 if TYPE_CHECKING:
     from perfmodel.insight.fleet import FleetAnswer
     from perfmodel.insight.lengths import MixedLengths
-    from perfmodel.insight.longcontext import LongContext
     from perfmodel.insight.roofline import Roofline
     from perfmodel.insight.scaling import Scaling
     from perfmodel.insight.simulation import Simulated
@@ -27,14 +26,12 @@ if TYPE_CHECKING:
     from perfmodel.specs.trace import Arrival
 
 __all__ = [
-    "LongContexts",
     "Rooflines",
     "ScaleStudy",
     "Simulation",
     "across",
     "assign_sequences",
     "fleet",
-    "long_context",
     "plan_trace",
     "roofline",
     "scale",
@@ -399,53 +396,3 @@ def scale(
     if len(counts) == 2:
         counts = device_counts(machine.per_node, counts[0], min(counts[1], machine.devices), step)
     return ScaleStudy(loaded, system, setting.workload, scaling(setting, counts))
-
-
-@dataclass(frozen=True)
-class LongContexts:
-    """Users at a time, prompt, answer and change of users, for several contexts."""
-
-    model: Model
-    system: System
-    columns: Mapping[str, Any]
-    contexts: tuple[LongContext, ...]
-
-
-def long_context(
-    model: str | Path,
-    hw: str | Path,
-    contexts: Sequence[int] = (4096, 32768, 131072),
-    *,
-    output: int = 250,
-    columns: Mapping[str, Any] | None = None,
-    use: tuple[str, ...] = (),
-    changes: Mapping[str, Any] | None = None,
-    workload_changes: Mapping[str, Any] | None = None,
-    framework: str | Path | None = None,
-) -> LongContexts:
-    """Say what long contexts cost by four numbers: concurrency, prefill, decode and context switch.
-
-    Parameters
-    ----------
-    contexts : tokens of the prompt, several lengths.
-    output : tokens of an answer.
-    columns : plan of a replica, e.g. ``{"tp": 2}``.
-    model, hw, use, changes, workload_changes, framework : as in :func:`perfmodel.estimate`.
-
-    Raises
-    ------
-    PerfmodelError
-        If a name is unknown, or a context cannot be served.
-    """
-    from perfmodel.insight.longcontext import long_context as measure
-
-    rows = []
-    for context in contexts:
-        lengths = {**(workload_changes or {}), "prompt": int(context), "output": output}
-        request = Request(model, hw, "batch", Question(use=tuple(use)), changes, lengths, framework)
-        loaded, system = load(request)
-        setting = settings_of(request, loaded, system)[0]
-        rows.append(measure(setting, plan_columns(setting, columns or {}, None)))
-    if not rows:
-        raise SpecError("one length or more is needed", field="contexts")
-    return LongContexts(loaded, system, dict(columns or {}), tuple(rows))

@@ -164,7 +164,7 @@ def long_context(
     """A model under long contexts: users at a time, prompt, answer, change of users; at best and as modelled."""
     from perfmodel.cli import options
     from perfmodel.cli import output as out
-    from perfmodel.studies import long_context as study
+    from perfmodel.contexts import long_context as study
 
     model, hw = options.required("--model", model), options.required("--hw", hw)
     lengths = options.counts("--context", context)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from perfmodel.contexts import LongContexts
 from perfmodel.insight.longcontext import LongContext, Pair
 from perfmodel.report.bounds import labelled, table
 from perfmodel.report.screen import Line, Page
 from perfmodel.report.words import headline
-from perfmodel.studies import LongContexts
 from perfmodel.units import format_bytes, format_seconds
 
 __all__ = ["LONG_CONTEXT", "data", "lines"]

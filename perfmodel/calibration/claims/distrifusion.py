@@ -13,10 +13,10 @@ def images(run: Run, plan: str) -> EvaluatedPlan:
     """A plan of the claim, evaluated by the public function."""
     asked = run.asked(plan)
     found = perfmodel.image_estimate(
-        asked.model, asked.hw, asked.workload, columns=asked.columns, use=asked.use,
+        str(asked.model), str(asked.hw), str(asked.workload), columns=asked.columns, use=asked.use,
         workload_changes=asked.workload_changes,
     )  # fmt: skip
-    return found.plan  # type: ignore[no-any-return]
+    return found.plan
 
 
 def speedup(run: Run, plan: str, against: str = "one") -> float:

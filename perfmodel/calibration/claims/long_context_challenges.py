@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import perfmodel
 from perfmodel.calibration.claims.run import Run
+from perfmodel.contexts import LongContexts
 from perfmodel.insight.longcontext import LongContext
-from perfmodel.studies import LongContexts
 
 __all__ = ["at_best", "cache_gb", "fewer_users"]
 
