@@ -15,7 +15,7 @@ from perfmodel.operators.formats import VARIANTS
 from perfmodel.specs.kernels import STANDS_ON
 from perfmodel.units import Bytes, BytesPerSecond, FlopsPerSecond, Seconds
 
-__all__ = ["SUBSTITUTES", "Constants", "Engine", "KernelTime", "MemoryLevel", "UnsupportedFormat"]
+__all__ = ["KERNEL_STAND_INS", "SUBSTITUTES", "Constants", "Engine", "KernelTime", "MemoryLevel", "UnsupportedFormat"]
 
 SUBSTITUTES: dict[str, tuple[str, ...]] = {
     "bf16": ("bf16", "fp16", "tf32", "fp32"),

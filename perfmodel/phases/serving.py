@@ -8,7 +8,7 @@ from functools import partial
 
 from perfmodel.elementwise import Scalar, maximum, minimum, where
 from perfmodel.machine.build import Machine
-from perfmodel.machine.engine import Engine
+from perfmodel.machine.engine import KERNEL_STAND_INS, Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.distinct import collapse
 from perfmodel.operators.formats import storage
@@ -85,7 +85,8 @@ def weight_format(situation: Situation, layout: Layout) -> str:
 def _kernels(stored: str, compute: str, main: Engine) -> str:
     """Format whose kernels multiply stored weights: those for 4-bit weights where the products stay in 16 bits."""
     if storage(stored).bytes < 1.0 and compute == "bf16":
-        return "int4" if main.native("int4") else compute
+        own = stored if stored in KERNEL_STAND_INS else "int4"
+        return own if main.native("int4") else compute
     return stored
 
 
