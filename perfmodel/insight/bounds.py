@@ -256,6 +256,8 @@ def collective_bounds(
     adding = any(level.in_network_reduction for level, _ in crossed)
     gamma = 1.0 / (machine.main.vector_peak() * storage(format).bytes)
     quick = min(lv.latency for lv, _ in crossed) * float(least_of.least_step(network))
+    if least_of.sends_to_all(network):
+        quick = quick / known.rounds(float(ranks))
     fast = 1.0 / max(lv.bandwidth for lv, _ in crossed)
     slow_latency, slow = max(lv.latency for lv, _ in crossed), 1.0 / min(lv.bandwidth for lv, _ in crossed)
     least = known.collective_lower_bound(name, float(ranks), size, quick, fast, gamma, in_network=adding)

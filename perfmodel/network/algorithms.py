@@ -82,17 +82,26 @@ def _halved(group: Group, latency: Scalar) -> Scalar:
 def _by_levels(network: Network, group: Group, rounds: float, steps_of: Callable[[Scalar], Scalar]) -> Path:
     latency: Scalar = 0.0
     transfer: Scalar = 0.0
+    least: Scalar = 0.0
     for level, below, members, reached in _crossings(network, group):
         joined = members / below
         latency = latency + steps_of(joined) * level.latency
         transfer = transfer + (joined - 1.0) / (members * reached)
-    return _path(group, rounds * latency, rounds * transfer)
+        least = maximum(least, _lacking(group, below, members, reached))
+    return _path(group, rounds * latency, rounds * maximum(transfer, least))
+
+
+def _lacking(group: Group, below: Scalar, members: Scalar, reached: Scalar) -> Scalar:
+    """Time per byte in which a domain gets what it lacks through its links, where the group crosses them [s/B]."""
+    return where(members > below, (1.0 - below / group.size) / (below * reached), 0.0)
 
 
 def hierarchical(network: Network, group: Group) -> Path:
     r"""A ring per level, the outermost first on the smallest shards.
 
     .. math:: \sum_l (n_l-1)\alpha_l\quad\text{and}\quad\sum_l (n_l-1)/(m_l b_l e_l)
+
+    No less than what a domain lacks takes on its links, which counts where an outer level is faster than an inner one.
     """
     return _by_levels(network, group, 1.0, lambda joined: joined - 1.0)
 
@@ -126,8 +135,7 @@ def _overlapping(network: Network, group: Group, rounds: float) -> Path:
     transfer: Scalar = 0.0
     for level, below, members, reached in _crossings(network, group):
         latency = latency + (members / below - 1.0) * level.latency
-        lacking = (1.0 - below / group.size) / (below * reached)
-        transfer = maximum(transfer, where(members > below, lacking, 0.0))
+        transfer = maximum(transfer, _lacking(group, below, members, reached))
     return _path(group, rounds * latency, rounds * transfer)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "broadcast_bound",
     "least_step",
     "neighbour_bound",
+    "sends_to_all",
 ]
 
 
@@ -30,13 +31,21 @@ def least_step(network: Network) -> Scalar:
     return minimum((network.library or IDEAL).least_step(), 1.0)
 
 
+def sends_to_all(network: Network) -> bool:
+    """Whether ranks send to all others at once by what the library states: where latency is the length of the way."""
+    return network.library is not None and "star" in network.library.protocols
+
+
 def _least_latency(network: Network, group: Group) -> Seconds:
-    r"""Data of one rank reaches all in no fewer than :math:`\log_2 n` of the quickest messages [s]."""
+    r"""Data of one rank reaches all in no fewer than :math:`\log_2 n` of the quickest messages [s].
+
+    A library with stars sends to all at once, as where latency is the length of the way: one message is the least.
+    """
     quickest: Scalar = float("inf")
     for level, below, members in _levels(network, group):
         quickest = minimum(quickest, where(members > below, level.latency, float("inf")))
-    rounds = log2(group.size) * minimum(quickest, 1e30) * least_step(network)
-    return where(group.size > 1.0, rounds, 0.0)
+    rounds = minimum(log2(group.size), 1.0) if sends_to_all(network) else log2(group.size)
+    return where(group.size > 1.0, rounds * minimum(quickest, 1e30) * least_step(network), 0.0)
 
 
 def _levels(network: Network, group: Group) -> list[tuple[NetworkLevel, Scalar, Scalar]]:

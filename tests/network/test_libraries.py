@@ -207,3 +207,40 @@ def test_exchange_of_tokens() -> None:
     assert expert_exchange(network, Group((1.0, 1.0)), constants, 64.0, 256.0, 7168.0) == 0.0
     moved = 4096.0 * 5.25 * 7168.0 * 7 / 8 / 450e9
     assert times[-1] > moved
+
+
+def test_no_algorithm_beats_the_bounds_on_drawn_networks() -> None:
+    """One to four levels of any bandwidths, outer ones faster, too; any group; every algorithm as the only one."""
+    rng = np.random.default_rng(7)
+    pairs = {
+        "all_gather": bounds.all_gather_bound,
+        "all_reduce": bounds.all_reduce_bound,
+        "all_to_all": bounds.all_to_all_bound,
+        "broadcast": bounds.broadcast_bound,
+        "point_to_point": bounds.neighbour_bound,
+    }
+    for _ in range(300):
+        network, group = drawn(rng)
+        for operation, bound in pairs.items():
+            for algorithm, path in algorithms.OPERATIONS[operation].items():
+                alone = network._replace(library=Library("one", {algorithm: (Protocol(),)}))
+                (line,) = Protocol().lines(algorithms.PATHS[path](alone, group), float(group.size))
+                for size in (1e2, 1e8):
+                    least = float(bound(alone, group, size))
+                    assert float(line.seconds(size)) >= least * (1 - 1e-9), (operation, algorithm)
+
+
+def drawn(rng: np.random.Generator) -> tuple[Network, Group]:
+    """A network, and a group of at least two of its ranks."""
+    levels, members, reach, bandwidth, size = [], [], 1.0, 10 ** rng.uniform(10, 12), 1.0
+    for i in range(int(rng.integers(1, 5))):
+        joined = int(rng.integers(1, 5))
+        reach, size = reach * 2.0**joined, size * 2.0 ** int(rng.integers(0 if i else 1, joined + 1))
+        members.append(size)
+        latency, efficiency = 10 ** rng.uniform(-7, -4.5), float(rng.uniform(0.3, 1.0))
+        level = NetworkLevel(str(i), reach, bandwidth, latency, efficiency)
+        adds, rails = float(rng.choice([0.0, 0.8])), float(rng.choice([0.0, 1.0])) if i else 0.0
+        occupancy = float(rng.choice([0.0, 1e-5]))
+        levels.append(level._replace(in_network_reduction=adds, rails=rails, occupancy=occupancy))
+        bandwidth *= 10 ** rng.uniform(-1.5, 0.3)
+    return Network(tuple(levels)), Group(tuple(members))
