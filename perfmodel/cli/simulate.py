@@ -38,7 +38,9 @@ def command(
     burstiness: float = typer.Option(
         1.0, "--burstiness", help="Synthetic load: variation of the gaps; 0 even, 1 Poisson."
     ),
-    length_variation: float = typer.Option(0.0, "--length-variation", help="Synthetic load: variation of the lengths."),
+    length_variation: float | None = typer.Option(
+        None, "--length-variation", help="Synthetic load: variation of the lengths. By default the workload's."
+    ),
     prefix_groups: int = typer.Option(1, "--prefix-groups", help="Synthetic load: number of shared prefixes."),
     seed: int = typer.Option(0, "--seed", help="Synthetic load: seed of its random numbers."),
     workload: str = typer.Option(
@@ -140,6 +142,8 @@ def _synthetic(
     pace = rate if rate is not None else asked.rate
     if pace is None:
         raise SpecError("how many requests come per second?", field="--rate", allowed="--rate 10, or --trace FILE")
+    if shape["length_variation"] is None:
+        shape = {**shape, "length_variation": asked.length_variation}
     load = Synthetic(pace, asked.prompt, asked.output, requests, shared_prefix=asked.shared_prefix, **shape)
     said = f"{asked.name}: {asked.prompt:,} + {asked.output:,} tokens, seed {load.seed}"
     return load, said

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from perfmodel.insight.apart import beside_pools
 from perfmodel.insight.confidence import draw
 from perfmodel.insight.kernels import kernels_in_use
 from perfmodel.insight.lengths import groups_by_length
@@ -37,7 +36,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     elapsed = time.perf_counter() - started
     chosen = _choose(setting, outcome)
     if chosen is None:
-        return beside_pools(setting, _impossible(setting, outcome, elapsed), None)
+        return _with_pools(setting, _impossible(setting, outcome, elapsed), None)
     candidates = _distinct(chosen)
     plans = [evaluate_plan(setting.problem, c.plan) for c in candidates]
     timed, delaying = PASSES[setting.phase]
@@ -67,7 +66,18 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
         provenance=provenance(setting, uses),
         by_length=groups_by_length(setting, best) if getattr(setting.workload, "lengths", None) else None,
     )
-    return beside_pools(setting, found, candidates[0].score)
+    return _with_pools(setting, found, candidates[0].score)
+
+
+def _with_pools(setting: Setting, found: Answer, score: float | None) -> Answer:
+    """The answer of a service beside or in favour of pools of their own for prefill and decode, where that is asked."""
+    wanted = setting.question.pools
+    at_random = setting.phase == "serving" and setting.problem.situation.workload.random_arrivals
+    if wanted == "together" or not (at_random or wanted == "apart"):
+        return found
+    from perfmodel.insight.apart import beside_pools
+
+    return beside_pools(setting, found, score)
 
 
 def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:

@@ -212,7 +212,7 @@ class _Grid:
         self.rate = able if self.workload.rate is None else np.minimum(able, self.workload.rate)
         ranks = np.minimum(self.p["devices"], self.d["devices"])
         self.transfer = hand_over(problem.network, self.d["bytes"] + 0.0 * devices, ranks, devices)
-        self.moved = self.transfer + problem.framework.get("hand_over", 0.0)
+        self.moved = self.transfer + problem.framework.get("pool_hand_over", 0.0)
         self.request = together(
             Moments(*(self.p[f"ttft {n}"] for n in Moments._fields)),
             Moments(*(self.d[f"tpot {n}"] for n in Moments._fields)),
