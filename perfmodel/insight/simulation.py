@@ -167,12 +167,13 @@ def simulate(
         signature = f"{identity}|{setting.model.name}|{setting.system.name}|{vars(x)}|{options}|{problem.framework}"
         run = load_run(options.checkpoint, signature, run)
         saver = Saver(options.checkpoint, signature)
-    prepared = time.perf_counter()
+    prepared, computed = time.perf_counter(), time.process_time()
     before = run.taken
     drive(run, iter(arrivals), progress=progress, save=saver, stop=stop)
     if options.checkpoint is not None:
         options.checkpoint.unlink(missing_ok=True)
-    wall = (prepared - began, time.perf_counter() - prepared, float(run.taken - before))
+    spent = time.process_time() - computed
+    wall = (prepared - began, time.perf_counter() - prepared, float(run.taken - before), spent)
     return _result(run, cache, options, setting.workload.slo if setting.workload.kind == "serving" else Slo(), wall)
 
 
@@ -261,7 +262,9 @@ def _begin(
     return Run(replicas, totals, options.router, longest)
 
 
-def _result(run: Run, cache: CacheSize, options: Options, slo: Slo, wall: tuple[float, float, float]) -> Simulated:
+def _result(
+    run: Run, cache: CacheSize, options: Options, slo: Slo, wall: tuple[float, float, float, float]
+) -> Simulated:
     totals = run.totals
     if not totals.ended:
         found = f"{run.skipped.too_long} too long, {run.skipped.empty} empty"
@@ -297,6 +300,7 @@ def _result(run: Run, cache: CacheSize, options: Options, slo: Slo, wall: tuple[
         "iterations": totals.iterations,
         "prepare_wall_seconds": wall[0],
         "simulation_wall_seconds": wall[1],
+        "simulation_processor_seconds": wall[3],
         "simulated_requests_per_second": wall[2] / wall[1] if wall[1] else None,
     }
     limits = {n: seconds / totals.busy for n, seconds in sorted(totals.limits.items(), key=lambda i: -i[1]) if n}
