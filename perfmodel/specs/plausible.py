@@ -109,6 +109,14 @@ DEVICE_RANGES: dict[str, tuple[str, Range]] = {
     "idle_share": ("1", ("0.0005", "5")),
 }
 
+BANK_RANGES: dict[str, tuple[str, Range]] = {  # DDR4 to HBM3 and GDDR6: half a nanosecond to tens of nanoseconds
+    "channels": ("1", ("1", "10000")), "banks": ("1", ("1", "1024")),
+    "row": ("B", ("256 B", "64 KiB")), "burst": ("B", ("4 B", "1 KiB")),
+    "precharge": ("s", ("2 ns", "100 ns")), "activate": ("s", ("2 ns", "100 ns")),
+    "four_activates": ("s", ("2 ns", "200 ns")), "column": ("s", ("0.3 ns", "60 ns")),
+}  # fmt: skip
+"""Command timing of memory whose banks compute."""
+
 LEVEL_RANGES: dict[str, dict[str, Range]] = {
     "package": {"bandwidth": ("20 GB/s", "10 TB/s"), "latency": ("20 ns", "300 us")},
     "scaleup": {"bandwidth": ("4 GB/s", "5 TB/s"), "latency": ("20 ns", "300 us")},
@@ -183,6 +191,7 @@ def _device_checks(device: Device) -> None:
     _peak_checks(device, ranges, what)
     _memory_checks(device, ranges, what)
     _kernel_checks(device)
+    _bank_checks(device)
     _in_range(("host_link",), device.host_link, *_limits(DEVICE_RANGES, "host_link"), "a host link")
     if device.power:
         _in_range(("power", "limit"), device.power.limit, ranges["power"], "W", what)
@@ -192,6 +201,23 @@ def _device_checks(device: Device) -> None:
     if device.price:
         _in_range(("price", "hour"), device.price.hour, *_limits(DEVICE_RANGES, "hour"), "a device")
         _in_range(("price", "purchase"), device.price.purchase, *_limits(DEVICE_RANGES, "purchase"), "a device")
+
+
+def _bank_checks(device: Device) -> None:
+    """Timing within what DRAM has, and banks that compute no faster than the memory they lie in is said to be."""
+    banks = device.banks
+    if banks is None:
+        return
+    for name, (dimension, limits) in BANK_RANGES.items():
+        _in_range(("banks", name), getattr(banks, name), limits, dimension, "banks that compute")
+    if banks.burst.value > banks.row.value:
+        raise FieldError(f"larger than a row of {banks.row.text}", ("banks", "burst"), found=banks.burst.text)
+    computed = banks.channels.value * banks.banks.value * banks.burst.value / banks.column.value
+    (*_, last) = device.memory.items()
+    stated = last[1].bandwidth
+    if stated is not None and computed > 1.01 * stated.value:
+        message = f"all banks would compute {computed / 1e9:,.4g} GB/s, more than {last[0]} is said to have"
+        raise FieldError(message, ("banks", "column"), found=banks.column.text, allowed=f"up to {stated.text}")
 
 
 def _limits(table: Mapping[str, tuple[str, Range]], name: str) -> tuple[Range, str]:

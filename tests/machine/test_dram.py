@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from perfmodel.errors import PerfmodelError
 from perfmodel.machine.build import build_engine
 from perfmodel.machine.dram import Dram, bank_attention
 from perfmodel.machine.engine import Engine
@@ -75,3 +77,24 @@ def test_arrays_and_numbers_agree() -> None:
         bank_attention(dram, 30.0, k, 128.0) for k in keys.tolist()
     ]
     assert replace(engine("hbm2-2000-pim"), dram=None).dram is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("column:         {value: 6 ns", "column:         {value: 6 us", "banks.column: implausible"),
+        ("column:         {value: 6 ns", "column:         {value: 3 ns", "all banks would compute 341.3 GB/s"),
+        ("row:            {value: 1 KiB", "row:            {value: 1 MiB", "banks.row: implausible"),
+        ("precharge:      {value: 14 ns", "precharge:      {value: 14 ms", "banks.precharge: implausible"),
+    ],
+    ids=["slow column", "column faster than the memory", "row", "precharge"],
+)
+def test_impossible_timing_is_one_message(tmp_path: Path, old: str, new: str, said: str) -> None:
+    shipped = Path(__file__).parents[2] / "hardware_specs" / "devices" / "hbm2-2000-pim.yaml"
+    text = shipped.read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "pim.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(PerfmodelError) as caught:
+        load_device(path)
+    assert said in str(caught.value)
