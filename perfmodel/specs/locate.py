@@ -157,6 +157,7 @@ def find_model(name: str | Path) -> Path:
             return config
         if not _is_name(name):
             raise SpecError("the folder has no config.json", file=str(folder))
+    _other_kind(name, _shipped("models"), _shipped("models") / "diffusion", "makes images: plan and estimate take it")
     return _find("model", name, [_shipped("models")])
 
 
@@ -172,7 +173,22 @@ def image_workload_names() -> list[Entry]:
 
 def find_image_model(name: str | Path) -> Path:
     """Return the file of a diffusion model, given its name or a path."""
-    return _find("diffusion model", name, [_shipped("models") / "diffusion"])
+    folder = _shipped("models") / "diffusion"
+    _other_kind(name, folder, _shipped("models"), "is a language model, which makes no images")
+    return _find("diffusion model", name, [folder])
+
+
+def _other_kind(name: str | Path, own: Path, other: Path, message: str) -> None:
+    """Say so where a name is that of the other kind of model."""
+    text = str(name)
+    if (
+        _is_name(name)
+        and not _safe(os.path.lexists, Path(text))
+        and not _by_name(text, [own])
+        and _by_name(text, [other])
+    ):
+        known = ", ".join(entry.name for entry in _entries(_shipped("models") / "diffusion"))
+        raise SpecError(message, field="model", found=text, allowed=f"for images: {known}")
 
 
 def find_image_workload(name: str | Path) -> Path:

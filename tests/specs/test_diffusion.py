@@ -11,7 +11,7 @@ from perfmodel.cli.main import app
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.operators.denoiser import ImageSizes, denoiser_calls, product_flops
 from perfmodel.specs.images import asks_for_images, load_image_model, load_image_workload, revise_images
-from perfmodel.specs.locate import image_model_names
+from perfmodel.specs.locate import find_model, image_model_names
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,15 @@ def test_their_files_are_checked() -> None:
     for entry in image_model_names():
         shown = CliRunner().invoke(app, ["specs", "check", str(entry.path)])
         assert shown.exit_code == 0, shown.output
+
+
+def test_the_wrong_kind_of_model_is_told() -> None:
+    with pytest.raises(SpecError, match=r"language model.*sdxl"):
+        load_image_model("llama-3-8b")
+    with pytest.raises(SpecError, match="makes images"):
+        find_model("sdxl")
+    with pytest.raises(UnknownName, match="sdxl"):
+        load_image_model("sdxxl")
 
 
 def test_workloads() -> None:
