@@ -245,7 +245,7 @@ for _name in COLLECTIVES:
     )
 
 NOT_FORMULAS = {"layer_calls", "backward_of", "head_calls", "embedding_calls", "layer_parameters", "widest"}
-NOT_FORMULAS |= {"crossing_elements", "product_call", "row_products"}
+NOT_FORMULAS |= {"busy_experts", "crossing_elements", "product_call", "row_products"}
 NOT_FORMULAS |= {"gather_lines", "gather_time", "lines_of", "times_by_protocol", "narrowest_level"}
 NOT_FORMULAS |= set(moe.__all__) - {"moe", "expected_loads"}
 """They return lists of calls, counts of a specification or of random routings; what they are made of is tested here."""

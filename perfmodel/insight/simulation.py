@@ -33,6 +33,8 @@ from perfmodel.techniques.settled import Plan, split_by, tokens_kept
 
 __all__ = ["CacheSize", "Options", "Simulated", "cache_size", "simulate"]
 
+GROWING = ("KV cache", "draft KV cache")
+"""Lines of the ledger that grow with the tokens of a request; a replica holds them block by block."""
 MOST_CONTEXT = 1 << 20
 """Longest context tabulated where neither the model nor the blocks end earlier."""
 
@@ -114,14 +116,18 @@ def cache_size(loaded: Loaded, tiers: Mapping[str, float], context: float) -> Ca
         kept = tokens_kept(s.layout, tokens)
         return float(cache_bytes(s.architecture, kept, kv_split=split, kv_bytes=s.sizes.kv_bytes))
 
-    slope = (size(2.0 * context) - size(context)) / context
-    rest = max(size(context) - slope * context, 0.0)
+    cached = {n: sum(float(b.bytes) for b in loaded.ledgers[n] if b.name in GROWING) for n in ("first", "last")}
+    own = {n: sum(float(b.bytes) for b in loaded.ledgers[n] if b.name == "KV cache") for n in cached}
+    grown = {*GROWING, "tokens to verify"}
+    beside = max(cached[n] / own[n] for n in cached) if all(own.values()) else 1.0
+    slope = beside * (size(2.0 * context) - size(context)) / context
+    rest = max(beside * size(context) - slope * context, 0.0)
     unit = slope or rest / context
     room = []
     for name, layers in (("first", s.first_layers), ("last", s.last_layers)):
         lines = loaded.ledgers[name]
         tier = next(line.tier for line in lines if line.name == "KV cache")
-        others = sum(float(line.bytes) for line in lines if line.tier == tier and line.name != "KV cache")
+        others = sum(float(line.bytes) for line in lines if line.tier == tier and line.name not in grown)
         room.append((float(tiers[tier]) - others) / float(layers))
     ranks = float(s.split("batch"))
     fixed = rest / unit if unit else 0.0
@@ -158,7 +164,10 @@ def simulate(
     model = _iteration(problem, x)
     cache, top = _room(setting, problem, x, options)
     whole = int(min(longest or MOST_CONTEXT, top, max(cache.tokens, 2)))
-    tables = tabulate(model, sequences=rules.max_sequences, tokens=min(rules.token_budget, whole), context=whole)
+    tables = tabulate(
+        model, sequences=rules.max_sequences, tokens=min(rules.token_budget, whole), context=whole,
+        gain=float(model.tokens_per_pass), verify=round(float(model.verify_tokens)),
+    )  # fmt: skip
     overhead = problem.framework.get("request_overhead", 0.0)
     totals = Totals(problem.framework.get("first_token", 0.0))
     run = _begin(tables, cache, options, overhead, totals, whole, lambda: _prefixes(setting, cache, options))
@@ -181,8 +190,6 @@ def _iteration(problem: ServingProblem, x: Plan) -> Iteration:
     model = Iteration(
         x, problem.techniques, problem.situation, problem.machine, problem.network, problem.framework
     )  # fmt: skip
-    if float(model.tokens_per_pass) != 1.0:
-        raise SpecError("plans that speculate are not simulated yet", field="--pin", found=float(model.tokens_per_pass))
     if not model.prompts_pass_once:
         raise SpecError(
             "prompts that pass some of the layers, several times, in pieces or from a store are not simulated yet",
@@ -253,7 +260,7 @@ def _begin(
             tables, rules,
             Pool(
                 blocks, rules.block, fixed=rules.reserve == "whole", state=state,
-                cache=prefixes(), hashed=options.hashed,
+                cache=prefixes(), hashed=options.hashed, ahead=tables.verify - 1,
             ),
             totals, admission_seconds=overhead, stepping=options.stepping,
         )

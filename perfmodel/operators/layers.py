@@ -32,6 +32,7 @@ __all__ = [
     "Call",
     "Sizes",
     "active_experts",
+    "busy_experts",
     "embedding_calls",
     "head_calls",
     "layer_calls",
@@ -290,8 +291,9 @@ def _linear_attention(a: LinearAttention, s: Sizes) -> list[Call]:
 
 
 def _mlp(f: Mlp, s: Sizes) -> list[Call]:
-    act = streaming.activation(s.tokens, f.width / s.weight_split, gated=f.gated, element_bytes=s.element_bytes)
-    return [*_products(f.linears, s, "mlp"), _stream(act)]
+    passing = replace(s, sequences=s.sequences * s.through_mlp)
+    act = streaming.activation(passing.tokens, f.width / s.weight_split, gated=f.gated, element_bytes=s.element_bytes)
+    return [*_products(f.linears, passing, "mlp"), _stream(act)]
 
 
 def active_experts(experts: Scalar, top_k: Scalar, tokens: Scalar) -> Scalar:
@@ -305,6 +307,15 @@ def active_experts(experts: Scalar, top_k: Scalar, tokens: Scalar) -> Scalar:
     return experts * (1.0 - (1.0 - top_k / experts) ** tokens)
 
 
+def busy_experts(f: Moe, s: Sizes) -> Scalar:
+    """Experts of one rank that at least one token of the pass chooses, at least one where any token arrives."""
+    everywhere, ranks = s.tokens * s.expert_split, s.expert_split * s.expert_tensor
+    top_k = f.top_k * (1.0 - s.idle_choices)
+    arriving = s.tokens * top_k / s.expert_tensor * s.imbalance
+    independent = maximum(everywhere / s.tokens_alike, minimum(everywhere, 1.0))
+    return maximum(active_experts(f.experts, top_k, independent) / ranks, minimum(arriving, 1.0))
+
+
 def _moe(f: Moe, s: Sizes) -> list[Call]:
     """Router and shared experts on this rank's tokens; routed experts on the tokens that all expert ranks send here.
 
@@ -314,14 +325,15 @@ def _moe(f: Moe, s: Sizes) -> list[Call]:
     for linear in f.linears:
         calls.append(product_call(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
     everywhere, ranks = s.tokens * s.expert_split, s.expert_split * s.expert_tensor
-    presented = everywhere * (1.0 - (1.0 - 1.0 / ranks) ** f.top_k)  # those with an expert on this rank
-    arriving = s.tokens * f.top_k / s.expert_tensor * s.imbalance
-    busy = maximum(active_experts(f.experts, f.top_k, everywhere) / ranks, minimum(arriving, 1.0))
+    top_k = f.top_k * (1.0 - s.idle_choices)
+    presented = everywhere * (1.0 - (1.0 - 1.0 / ranks) ** top_k)  # those with an expert on this rank
+    arriving = s.tokens * top_k / s.expert_tensor * s.imbalance
+    busy = busy_experts(f, s)
     width = f.width * s.expert_tensor / s.weight_split
     weight_bytes, format, kernels = s.stored("experts")
     work = moe(
         presented, f.latent or f.hidden, width, expected_loads(arriving, busy),
-        experts=f.experts / ranks, gated=float(f.gated), top_k=float(f.top_k), element_bytes=s.element_bytes,
+        experts=f.experts / ranks, gated=float(f.gated), top_k=top_k, element_bytes=s.element_bytes,
         weight_bytes=weight_bytes, input_bytes=minimum(s.element_bytes, storage(format).bytes), format=format,
     )  # fmt: skip
     calls.append(Call("experts", work._replace(kernels=kernels), 1.0, component="experts"))

@@ -24,6 +24,9 @@ class Sizes:
     expert_split : data ranks that share the experts.
     expert_tensor : tensor ranks that share the experts instead of the width of each.
     imbalance : load of the busiest expert rank over the mean [1].
+    through_mlp : share of the tokens that pass the feed-forward [1].
+    idle_choices : share of the experts chosen for a token that compute nothing [1].
+    tokens_alike : tokens that choose the same experts.
     element_bytes, kv_bytes : bytes per activation and per cached number [B].
     weight_bytes : bytes per stored weight, scales included [B].
     plain_bytes : bytes per weight of the components in ``unquantised`` [B].
@@ -51,6 +54,9 @@ class Sizes:
     expert_split: Scalar = 1.0
     expert_tensor: Scalar = 1.0
     imbalance: Scalar = 1.0
+    through_mlp: Scalar = 1.0
+    idle_choices: Scalar = 0.0
+    tokens_alike: Scalar = 1.0
     element_bytes: Scalar = 2.0
     kv_bytes: Scalar = 2.0
     weight_bytes: Scalar = 2.0

@@ -18,6 +18,7 @@ from perfmodel.phases.emit import call_terms, divided, uncovered
 from perfmodel.phases.serving import mixes_tokens, pass_sizes, pass_terms, pass_tree, settle_pass
 from perfmodel.phases.settle import declare
 from perfmodel.techniques.base import Situation, Technique, Term
+from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, split_by
 from perfmodel.units import Seconds
 
@@ -46,8 +47,17 @@ class Iteration:
 
     @property
     def tokens_per_pass(self) -> Scalar:
-        """Tokens that a sequence gains per decode pass (more than one with speculation)."""
-        return declare(self.techniques, self.x, self.situation)[1].tokens_per_pass
+        """Tokens that a sequence gains per decode pass (more than one where drafts are verified)."""
+        return self._layout.tokens_per_pass
+
+    @property
+    def verify_tokens(self) -> Scalar:
+        """Tokens of a sequence that a decode pass computes."""
+        return self._layout.verify_tokens
+
+    @property
+    def _layout(self) -> Layout:
+        return declare(self.techniques, self.x, self.situation)[1]
 
     @property
     def prompts_pass_once(self) -> bool:
@@ -72,17 +82,22 @@ class Iteration:
             :meth:`chunk_mixers` [s].
         """
         s = self._settled(rows, 1.0, queries=tokens, context=tokens, decode=False)
-        terms = pass_terms(s, self.machine, self.framework, rows=rows / self._shares(s), mixers=False)
+        verified = rows * s.layout.verify_tokens
+        terms = pass_terms(s, self.machine, self.framework, rows=verified / self._shares(s), mixers=False)
         terms.append(Term("attention", "layer", "main", mixers))
         return pass_tree(s, terms + self._added(s), self._host(s.batch), latency=False).elapsed()
 
     def decode_mixers(self, sequences: Scalar, context: Scalar) -> Seconds:
         """Attention and scans of an average layer for decoding sequences of a mean context [s].
 
-        A cache that is streamed to the device is read here, too.
+        A cache that is streamed to the device is read here, too; what techniques add behind the layers of a decode pass
+        is spread over them.
         """
         s = self._settled(sequences, sequences, context=context, decode=True)
-        return self._mixers(s) + add_up([t.seconds for t in self._added(s) if t.core and t.prefetch])
+        added = self._added(s)
+        streamed = add_up([t.seconds for t in added if t.core and t.prefetch])
+        behind = add_up([t.seconds for t in added if t.slot == "head"])
+        return self._mixers(s) + streamed + behind / s.layers
 
     def chunk_mixers(self, sequences: Scalar, queries: Scalar, context: Scalar) -> Seconds:
         """Attention and scans of an average layer for ``sequences`` chunks of ``queries`` tokens each [s].

@@ -104,6 +104,8 @@ def serving_ledger(
             lines.append(Line("KV cache", tier, place.share * cache))
             cached = cached + place.share
     here = moved if is_nothing(away) else moved * (1.0 - away)
+    if not is_nothing(layout.experts_off):
+        here = here - layout.experts_off * routed
     near = cache if is_nothing(cached) else cache * (1.0 - cached)
     unusable = (1.0 - framework.get("memory_utilisation", 1.0)) * main.capacity
     graphs = framework.get("graph_memory", 0.0)

@@ -116,6 +116,9 @@ def pass_sizes(
         imbalance=expert_imbalance(
             situation.architecture, workload.expert_variation, split_by(dims, "experts") * whole
         ),
+        through_mlp=layout.through_mlp,
+        idle_choices=layout.idle_choices,
+        tokens_alike=layout.tokens_alike,
         weight_bytes=storage(name).bytes if layout.weights_bytes is None else layout.weights_bytes,
         kv_bytes=storage(workload.kv_format).bytes if layout.kv_bytes is None else layout.kv_bytes,
         unquantised=UNQUANTISED | kept,

@@ -31,6 +31,7 @@ def _sizes(micro_batch: Scalar, situation: Situation, dims: tuple[Dim, ...], lay
         sequence_split=sequence_split,
         expert_split=experts,
         expert_tensor=minimum(layout.expert_tensor, split_by(dims, "weights")),
+        idle_choices=layout.idle_choices,
         imbalance=expert_imbalance(
             situation.architecture, workload.expert_variation, experts, workload.expert_capacity
         ),

@@ -15,8 +15,8 @@ __all__ = ["Pool"]
 class Pool:
     """Free blocks, the prefix cache, and when decoding sequences will need their next block.
 
-    All decoding sequences grow by one token per iteration, so the iterations in which each begins a new block are
-    known: sequences are counted by context modulo block length.
+    All decoding sequences grow together, token by token, so when each begins a new block is known: sequences are
+    counted by context modulo block length.
 
     Parameters
     ----------
@@ -26,12 +26,14 @@ class Pool:
     state : blocks that a request takes whatever its length (recurrent state, sliding windows).
     cache : prefix cache; ``None`` for one that stays empty.
     hashed : tokens of a block of the prefix hashes, a multiple of ``block``.
+    ahead : tokens beyond its context that a request holds place for (drafts that wait to be verified).
     """
 
     def __init__(
         self, blocks: int, block: int, *, fixed: bool = False, state: int = 0, cache: PrefixCache | None = None,
-        hashed: int = 512,
+        hashed: int = 512, ahead: int = 0,
     ) -> None:  # fmt: skip
+        self.ahead = ahead
         self.blocks, self.block, self.fixed, self.state, self.hashed = blocks, block, fixed, state, hashed
         self.cache: PrefixCache = LruCache() if cache is None else cache
         self.caching = cache is not None
@@ -51,7 +53,7 @@ class Pool:
 
     def holds(self, tokens: int) -> bool:
         """Whether a request of so many tokens fits when it is alone."""
-        return -(-tokens // self.block) + self.state <= self.blocks
+        return -(-(tokens + 2 * self.ahead) // self.block) + self.state <= self.blocks
 
     def reusable(self, request: Request, target: int) -> int:
         """Tokens of the prompt in the cache; at least one is computed, for it gives the first output token."""
@@ -62,7 +64,7 @@ class Pool:
     def enter(self, request: Request, tokens: int, hit: int, spare: int) -> bool:
         """Take the blocks of ``tokens`` tokens, ``hit`` of them cached, if ``spare`` are left; whether it did."""
         ids = request.prefix[: hit // self.hashed] if hit else ()
-        need = -(-tokens // self.block) - len(ids) * self.width + self.state
+        need = -(-(tokens + self.ahead) // self.block) - len(ids) * self.width + self.state
         if need + spare > self.available - (self.cache.idle_among(ids) * self.width if ids else 0):
             return False
         if ids:
@@ -86,31 +88,31 @@ class Pool:
 
     def join(self, request: Request) -> None:
         """A request decodes from now on."""
-        self.phases[request.base % self.block] += 1
+        self.phases[(request.base + self.ahead) % self.block] += 1
 
     def leave(self, request: Request, context: int, *, joined: bool) -> None:
         """Give all blocks of a request of so much context back; its shared ones stay in the cache."""
         if joined:
-            self.phases[request.base % self.block] -= 1
+            self.phases[(request.base + self.ahead) % self.block] -= 1
         own = request.blocks
         if not self.fixed:
-            own += -(-context // self.block) - len(request.shared) * self.width
+            own += -(-(context + self.ahead) // self.block) - len(request.shared) * self.width
         self.free += own
         if request.shared:
             self.cache.release(request.shared)
             request.shared = []
 
-    def wanted(self, steps: int) -> int:
-        """Blocks that the next decode iteration begins, ``steps`` being the count of those before."""
-        return 0 if self.fixed else self.phases[-steps % self.block]
+    def wanted(self, steps: int, tokens: int = 1) -> int:
+        """Blocks that the next ``tokens`` of every decoding sequence begin, ``steps`` of them being there."""
+        return 0 if self.fixed else self._growth(steps, tokens)
 
-    def grow(self, steps: int, iterations: int) -> None:
-        """Take the blocks that so many decode iterations begin."""
+    def grow(self, steps: int, tokens: int) -> None:
+        """Take the blocks that so many tokens of every decoding sequence begin."""
         if not self.fixed:
-            self._take(self._growth(steps, iterations))
+            self._take(self._growth(steps, tokens))
 
     def lasting(self, steps: int) -> int:
-        """Decode iterations for which the blocks last, at least one."""
+        """Tokens of every decoding sequence for which the blocks last, at least one."""
         each = 0 if self.fixed else sum(self.phases)
         if not each:
             return 1 << 60
@@ -120,10 +122,10 @@ class Pool:
             count += 1
         return max(rounds * self.block + count, 1)
 
-    def _growth(self, steps: int, iterations: int) -> int:
-        if iterations == 1:
+    def _growth(self, steps: int, tokens: int) -> int:
+        if tokens == 1:
             return self.phases[-steps % self.block]
-        rounds, rest = divmod(iterations, self.block)
+        rounds, rest = divmod(tokens, self.block)
         total = rounds * sum(self.phases) if rounds else 0
         for j in range(rest):
             total += self.phases[-(steps + j) % self.block]

@@ -19,6 +19,8 @@ from perfmodel.serving.tables import IterationTables
 
 __all__ = ["Replica", "Request"]
 
+SLACK = 1e-7
+"""Rounding of a count of tokens."""
 WAITING, PREFILLING, DECODING, DONE = range(4)
 FOREVER = 1 << 60
 SHARE_FIRST, SHARE_LEAST, SHARE_STEPS = 0.7, 0.098, 600
@@ -51,9 +53,9 @@ class Request:
         self.computed = 0
         """Tokens whose keys and values are there."""
         self.base = 0
-        """Context minus the replica's count of decode iterations."""
+        """Context minus the replica's count of decoded tokens of a sequence."""
         self.ends = 0
-        """Count of decode iterations at which it is complete."""
+        """Count of decoded tokens of a sequence at which it is complete."""
         self.blocks = 0
         """Blocks of its own that do not grow: all of them where the whole request is reserved, else its state."""
         self.shared: list[int] = []
@@ -84,6 +86,9 @@ class Replica:
         self.admission_seconds, self.stepping = admission_seconds, stepping
         self.time = 0.0
         self.steps = 0
+        """Tokens that every sequence decoding from the start would have gained."""
+        self.passes = 0
+        """Decode iterations; each gains ``tables.gain`` tokens on average, a whole number of them."""
         self.waiting: deque[Request] = deque()
         self.partial: list[Request] = []
         self.order: list[Request] = []
@@ -136,7 +141,7 @@ class Replica:
         if self.scheduler.reserve == "whole":
             return False
         preempted = False
-        while self.pool.wanted(self.steps) > self.pool.available:
+        while self.pool.wanted(self.steps, self._gained(1)) > self.pool.available:
             self._preempt()
             preempted = True
         return preempted
@@ -212,7 +217,7 @@ class Replica:
         if reserve == "share":
             owed = self.owed + sum(r.output - r.made for r in self.partial)
             kept = self.share * owed + (whole - target if self.running else 0)
-        spare = self.pool.wanted(self.steps) + math.ceil(kept / self.pool.block)
+        spare = self.pool.wanted(self.steps, self._gained(1)) + math.ceil(kept / self.pool.block)
         return self.pool.enter(request, whole if reserve == "whole" else target, hit, spare)
 
     # --- iterations ----------------------------------------------------------------------------------------------
@@ -277,13 +282,16 @@ class Replica:
         Where a falling share of what is owed decides who enters (SGLang), every iteration may let the next one in.
         """
         n = self.decoding
+        gain = self.tables.gain
         first, slope, knot = self.tables.decode_line(n, self.context / n + 1.0)
+        slope *= gain
         count = 1
         alone = alone or self.stepping or (limit == "memory" and self.scheduler.reserve == "share")
         if not alone:
-            count = self.ends[0][0] - self.steps
+            count = self._needed(self.ends[0][0] - self.steps)
             if count > 1:
-                count = min(count, self.pool.lasting(self.steps), _whole(knot - self.context / n))
+                room = self._needed(self.pool.lasting(self.steps) + 1) - 1
+                count = min(count, room, _whole((knot - self.context / n) / gain))
                 count = max(min(count, _started(until - self.time, first, slope, count)), 1)
         seconds = count * (first + 0.5 * slope * (count - 1))
         self.time += seconds
@@ -292,17 +300,31 @@ class Replica:
         self._count(count)
         self._end()
 
+    def _gained(self, iterations: int) -> int:
+        """Tokens that a sequence gains in the next decode iterations."""
+        return math.floor((self.passes + iterations) * self.tables.gain + SLACK) - self.steps
+
+    def _needed(self, tokens: int) -> int:
+        """Decode iterations in which a sequence gains at least so many tokens."""
+        return math.ceil((self.steps + tokens) / self.tables.gain - SLACK) - self.passes
+
     def _count(self, iterations: int) -> None:
-        """Every decoding sequence is so many tokens further."""
-        self.pool.grow(self.steps, iterations)
-        self.steps += iterations
-        self.context += iterations * self.decoding
-        self.owed -= iterations * self.decoding
+        """Every decoding sequence is so many iterations further."""
+        tokens = self._gained(iterations)
+        self.pool.grow(self.steps, tokens)
+        self.passes += iterations
+        self.steps += tokens
+        self.context += tokens * self.decoding
+        self.owed -= tokens * self.decoding
         self.share = max(self.share - (SHARE_FIRST - SHARE_LEAST) / SHARE_STEPS * iterations, SHARE_LEAST)
 
     def _record_gaps(self, first: float, slope: float, count: int) -> None:
-        """Times between tokens of the decoding sequences."""
-        gaps = self.totals.gaps
+        """Times between tokens of the decoding sequences; those of one iteration count as spread over it."""
+        gaps, gain = self.totals.gaps, self.tables.gain
+        if gain != 1.0:
+            last, beyond = first + slope * (count - 1), self._beyond(count)
+            gaps.add(last / gain, -beyond)
+            first, slope, count = first / gain, slope / gain**2.0, self._gained(count)
         if not self.scheduler.mixed and self.gaps:
             for sequences, waited in self.gaps:
                 gaps.add(first + waited, int(sequences))
@@ -312,6 +334,11 @@ class Replica:
         if count:
             gaps.add_series(first, slope, count, active)
 
+    def _beyond(self, iterations: int) -> int:
+        """Tokens of the last of so many iterations that requests no longer want."""
+        steps = self.steps + self._gained(iterations)
+        return sum(steps - end for end, _, r in self.ends if end < steps and r.state == DECODING and r.ends == end)
+
     def _end(self) -> None:
         """Requests that have their last token leave; a batch of static batching leaves as one."""
         ends, steps = self.ends, self.steps
@@ -319,6 +346,7 @@ class Replica:
             _, _, request = heappop(ends)
             if request.state != DECODING or request.ends > steps:
                 continue
+            self.owed += steps - request.ends
             if self.scheduler.together:
                 request.state = DONE
                 self.totals.finish(request, self.time)

@@ -61,6 +61,8 @@ class IterationTables:
     mixers : knots of the time of attention and scans [s].
     mixed : ``mixed[j][i]`` of ``tokens[j]`` new tokens and ``mixers[i]``, one sequence sampled [s].
     sampled : what ``n`` sampled sequences add to that [s].
+    gain : tokens that a decoding sequence gains per iteration, on average.
+    verify : its tokens that an iteration computes.
     """
 
     contexts: list[float]
@@ -72,6 +74,8 @@ class IterationTables:
     mixers: list[float]
     mixed: list[list[float]]
     sampled: list[float]
+    gain: float = 1.0
+    verify: int = 1
 
     def decode_seconds(self, sequences: int, context: float) -> float:
         """An iteration that only decodes [s]."""
@@ -100,7 +104,7 @@ class IterationTables:
             knots, row = self.contexts, self.decode_mixers[sequences]
             i = min(max(bisect_right(knots, context) - 1, 0), len(knots) - 2)
             mixers += row[i] + (row[i + 1] - row[i]) * (context - knots[i]) / (knots[i + 1] - knots[i])
-        total = tokens + sequences
+        total = tokens + sequences * self.verify
         rows = min(chunks + sequences, len(self.sampled) - 1)
         return _plane(self.tokens, self.mixed, self._place(total), total, self.mixers, mixers) + self.sampled[rows]
 
@@ -123,7 +127,9 @@ def _plane(xs: list[float], table: list[list[float]], j: int, x: float, ys: list
     return below + (above - below) * (x - xs[j]) / (xs[j + 1] - xs[j])
 
 
-def tabulate(model: IterationModel, *, sequences: int, tokens: int, context: int) -> IterationTables:
+def tabulate(
+    model: IterationModel, *, sequences: int, tokens: int, context: int, gain: float = 1.0, verify: int = 1
+) -> IterationTables:
     """Tabulate an iteration model.
 
     Parameters
@@ -132,6 +138,7 @@ def tabulate(model: IterationModel, *, sequences: int, tokens: int, context: int
     sequences : most sequences that decode together.
     tokens : most new tokens of an iteration.
     context : longest context.
+    gain, verify : tokens that a decoding sequence gains and computes per iteration.
     """
     top = max(float(context), 4.0 * LEAST_CONTEXT)
     contexts = np.geomspace(LEAST_CONTEXT, top, int(np.ceil(np.log2(top / LEAST_CONTEXT) * PER_DOUBLING)) + 1)
@@ -139,7 +146,7 @@ def tabulate(model: IterationModel, *, sequences: int, tokens: int, context: int
     b, c = _grid(batch, contexts)
     decode = _rows(model.decode(b, c), batch, contexts)
     decode_mixers = _rows(model.decode_mixers(b, c), batch, contexts)
-    most = max(tokens + sequences, 2)
+    most = max(tokens + sequences * verify, 2)
     news = np.concatenate([np.arange(1.0, min(most, EXACT) + 1.0), np.arange(EXACT + STRIDE, most + STRIDE, STRIDE)])
     keys = np.concatenate(([0.5], contexts / 2.0, [top]))
     q, a = _grid(news, keys)
@@ -155,7 +162,7 @@ def tabulate(model: IterationModel, *, sequences: int, tokens: int, context: int
     blank: list[list[float]] = [[0.0] * contexts.size]
     return IterationTables(
         contexts.tolist(), blank + decode.tolist(), blank + decode_mixers.tolist(), news.tolist(), keys.tolist(),
-        chunk_mixers.tolist(), mixers.tolist(), mixed.tolist(), (several - several[1]).tolist(),
+        chunk_mixers.tolist(), mixers.tolist(), mixed.tolist(), (several - several[1]).tolist(), gain, verify,
     )  # fmt: skip
 
 
@@ -192,7 +199,7 @@ class _Linear:
 
 def constant_tables(
     fixed: float, per_token: float = 0.0, per_sequence: float = 0.0, *, sequences: int = 64, tokens: int = 2048,
-    context: int = 8192,
+    context: int = 8192, gain: float = 1.0, verify: int = 1,
 ) -> IterationTables:  # fmt: skip
     """Tables of iterations that take ``fixed`` seconds plus so much per prompt token and per sequence [s].
 
@@ -201,4 +208,5 @@ def constant_tables(
     >>> constant_tables(0.01, sequences=4).decode_seconds(3, 100.0)
     0.01
     """
-    return tabulate(_Linear(fixed, per_token, per_sequence), sequences=sequences, tokens=tokens, context=context)
+    toy = _Linear(fixed, per_token, per_sequence)
+    return tabulate(toy, sequences=sequences, tokens=tokens, context=context, gain=gain, verify=verify)

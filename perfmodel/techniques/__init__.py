@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques import (
+    adaptive_modules,
     batching,
     block_attention,
     block_caching,
@@ -17,8 +18,11 @@ from perfmodel.techniques import (
     data_parallel,
     decode_engine,
     displaced_patches,
+    expert_affinity,
+    expert_batching,
     expert_engine,
     expert_locality,
+    expert_offload,
     expert_parallel,
     feature_gather,
     fused_sums,
@@ -45,6 +49,7 @@ from perfmodel.techniques import (
     tensor_parallel,
     token_exchange,
     zero_bubble,
+    zero_experts,
     zero_infinity,
     zeroth_order,
 )
@@ -63,6 +68,11 @@ TECHNIQUES: tuple[Technique, ...] = (
     state_exchange.TECHNIQUE,
     expert_parallel.TECHNIQUE,
     expert_locality.TECHNIQUE,
+    expert_affinity.TECHNIQUE,
+    zero_experts.TECHNIQUE,
+    adaptive_modules.TECHNIQUE,
+    expert_batching.TECHNIQUE,
+    expert_offload.TECHNIQUE,
     token_exchange.TECHNIQUE,
     pipeline_parallel.TECHNIQUE,
     zero_bubble.TECHNIQUE,

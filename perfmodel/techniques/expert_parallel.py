@@ -72,27 +72,30 @@ def _ranks(s: Settled) -> Group:
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
     """Dispatch and combine of every token, per expert layer and pass: a copy per expert, or one per rank that has any.
 
-    Copies that the router keeps near travel inside the node only, the others over the whole group.
+    Copies that the placement of experts keeps at home stay; of the others, those that the router keeps near travel
+    inside the node only.
     """
     del x
     group, near = _ranks(s), s.layout.expert_locality
+    leaving, ways = 1.0 - s.layout.copies_at_home, 0.5 * s.layout.exchange_ways
     each = (s.framework or {}).get("exchange_copies", 1.0)
     way = s.layout.token_exchange or all_at_once
     seconds: Scalar = 0.0
     for moe, share in _moes(s.architecture):
+        top_k = moe.top_k * (1.0 - s.sizes.idle_choices)
         sent = TokensSent(
             count=s.sizes.tokens / s.sizes.sequence_split * s.sizes.imbalance,
-            top_k=float(moe.top_k),
-            vectors=float(moe.top_k) if each == 1.0 else vectors_sent(float(moe.top_k), group.size, each),
+            top_k=top_k,
+            vectors=top_k if each == 1.0 else vectors_sent(top_k, group.size, each),
             experts=float(moe.experts),
             width=float(moe.latent or moe.hidden),
             element_bytes=s.sizes.element_bytes,
             format=s.sizes.format,
         )
-        spread = way(net, machine, group, sent.part(1.0 - near))
+        spread = way(net, machine, group, sent.part(leaving * (1.0 - near)))
         if not is_nothing(near):
-            spread = spread + way(net, machine, subgroup(group, machine.per_node), sent.part(near))
-        seconds = seconds + share * spread
+            spread = spread + way(net, machine, subgroup(group, machine.per_node), sent.part(leaving * near))
+        seconds = seconds + share * ways * spread
     if not _moes(s.architecture):
         return []
     seconds = seconds * (s.framework or {}).get("expert_exposed", 1.0)

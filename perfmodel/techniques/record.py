@@ -149,6 +149,18 @@ class Layout:
     is the library's all-to-all."""
     expert_locality: Scalar = most()
     """Share of the token copies that the router keeps inside the node on purpose [1]."""
+    copies_at_home: Scalar = most()
+    """Share of the token copies bound for other ranks that the placement of experts keeps on their own [1]."""
+    exchange_ways: Scalar = least_of(2.0)
+    """Ways of a token per expert layer: there and back, or 1 where it goes on from its expert's rank."""
+    through_mlp: Scalar = product()
+    """Share of the tokens that pass the feed-forward of a layer [1]."""
+    idle_choices: Scalar = most()
+    """Share of the experts chosen for a token that compute nothing and lie on every rank [1]."""
+    tokens_alike: Scalar = product()
+    """Tokens of a pass that choose the same experts."""
+    experts_off: Scalar = total()
+    """Share of the routed experts that lie off the device and are fetched when chosen [1]."""
     placed: tuple[Placed, ...] = each()
     """Parts of the model that run on other engines than the main one, in whose memory they then lie."""
     cache_off: Scalar = total()

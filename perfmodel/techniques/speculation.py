@@ -256,13 +256,18 @@ def describe(x: Plan) -> str:
     many = int(x.drafted) or record.sizes[-1]
     form = "tree" if (int(x.branching) or record.branching) > 1 else "chain"
     where = "" if x.draft_engine == "main" else f" on {x.draft_engine}"
-    return f"drafts by {record.title} ({form} of {many}){where}"
+    which = x.speculation.partition(":")[2]
+    return f"drafts by {record.title}{', ' + which if which else ''} ({form} of {many}){where}"
 
 
 def assumes(x: Plan, situation: Situation) -> Sequence[tuple[str, str]]:
-    """The acceptance that the plan stands on, and where it comes from."""
+    """The acceptance that the plan stands on, and where it comes from; why nothing drafts where somebody could."""
     if x.speculation == OFF:
-        return []
+        known = bool(situation.choices(NAME)) or any(_published(n, situation) for n in drafters())
+        why = "no drafts that were searched pay in this plan"
+        unknown = "no drafts: nobody published how much of any this model accepts"
+        flag = "--pin speculation=…" if known else "--use speculation=NAME --set-workload acceptance=…"
+        return [(why if known else unknown, flag)]
     tree, row = _tree(x, situation), _published(x.speculation, situation)
     gain = f"{tree.nodes} drafted tokens gain {tree.tokens:.2f} per pass"
     stated = situation.workload.acceptance

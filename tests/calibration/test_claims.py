@@ -43,6 +43,7 @@ KNOWN_TO_FAIL = {
     ("lasp2", "speed over ring attention, 2048K tokens on 64 GPUs"),
     ("lasp2", "speed over ring attention, 2K tokens on 64 GPUs"),
     ("mixpe", "time, scaling operands over scaling sums"),
+    ("m2r2", "ahead-of-time loading, speed over on demand"),
     ("mixture_of_attentions_sd", "speed over EAGLE-2 with 25 % more tokens per pass"),
     ("neupims", "NeuPIMs over NPU only"),
     ("neupims", "NeuPIMs over naive NPU+PIM"),

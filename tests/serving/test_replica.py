@@ -19,7 +19,7 @@ from perfmodel.serving.schedulers import SCHEDULERS, Scheduler, choose_scheduler
 from perfmodel.serving.simulation import ROUTERS, Run, drive
 from perfmodel.serving.stability import stability
 from perfmodel.serving.statistics import Totals
-from perfmodel.serving.tables import constant_tables
+from perfmodel.serving.tables import IterationTables, constant_tables
 from perfmodel.specs.trace import Arrival
 
 TABLES = constant_tables(0.01, 1e-5, 1e-4, sequences=32, tokens=2048, context=4096)
@@ -62,6 +62,50 @@ def test_skipping_equals_stepping(name: str, seed: int) -> None:
         np.testing.assert_allclose(getattr(a, series), getattr(b, series), rtol=1e-8)
     assert a.gaps.counts == b.gaps.counts
     assert (a.iterations, a.preemptions, a.hit_tokens) == (b.iterations, b.preemptions, b.hit_tokens)
+
+
+GAIN, VERIFY = 2.3, 6
+DRAFTING = constant_tables(0.01, 1e-5, 1e-4, sequences=32, tokens=2048, context=4096, gain=GAIN, verify=VERIFY)
+
+
+def drafting_run(name: str, *, stepping: bool = False, tables: IterationTables = DRAFTING) -> Run:
+    rules, totals = small(name), Totals()
+    pool = Pool(6000 // rules.block, rules.block, fixed=rules.reserve == "whole", hashed=64, cache=LruCache(),
+                ahead=tables.verify - 1)  # fmt: skip
+    return Run([Replica(tables, rules, pool, totals, stepping=stepping)], totals, "round-robin")
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_drafts_skip_as_they_step_and_serve_every_token_once(name: str) -> None:
+    load = requests(7)
+    runs = [drive(drafting_run(name, stepping=s), iter(load)) for s in (False, True)]
+    a, b = (r.totals for r in runs)
+    for series in ("ttft", "tpot", "e2e", "ended"):
+        np.testing.assert_allclose(getattr(a, series), getattr(b, series), rtol=1e-8)
+    assert (a.iterations, a.preemptions, a.hit_tokens) == (b.iterations, b.preemptions, b.hit_tokens)
+    for run in runs:
+        totals, replica = run.totals, run.replicas[0]
+        assert totals.output_tokens == sum(r.output for r in load)
+        assert totals.gaps.number == sum(r.output - 1 for r in load)
+        assert replica.pool.available == replica.pool.blocks
+        assert replica.owed == 0
+        assert not any(replica.pool.phases)
+
+
+def test_a_lone_request_ends_after_as_many_iterations_as_its_tokens_need() -> None:
+    for output in (2, 10, 301):
+        run = drive(drafting_run("vllm"), iter([Arrival(0.0, 100, output, ())]))
+        decoded = math.ceil((output - 1) / GAIN - 1e-9)
+        prompt = 0.01 + 1e-5 * 100
+        assert run.totals.ended[0] == pytest.approx(prompt + decoded * (0.01 + 1e-4), rel=1e-6)
+
+
+def test_drafts_that_gain_nothing_change_nothing_but_the_place_they_hold() -> None:
+    load = requests(8, count=120, rate=4.0)
+    plain = drive(new_run(small("vllm")), iter(load)).totals
+    idle = constant_tables(0.01, 1e-5, 1e-4, sequences=32, tokens=2048, context=4096, gain=1.0, verify=1)
+    same = drive(drafting_run("vllm", tables=idle), iter(load)).totals
+    np.testing.assert_array_equal(plain.ended, same.ended)
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)

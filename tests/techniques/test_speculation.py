@@ -13,13 +13,15 @@ from planning import neutral, setting, system
 import perfmodel
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.setting import Setting
+from perfmodel.insight.simulation import Options, simulate
 from perfmodel.insight.turning import turning_points
 from perfmodel.operators.drafting import drafting
 from perfmodel.operators.drafts import chain_tokens, draft_tree, first_acceptance
+from perfmodel.serving.schedulers import choose_scheduler
 from perfmodel.serving.steady import Replica
 from perfmodel.specs.drafters import drafter, drafters
 from perfmodel.specs.quality.acceptance import accepted_rows
-from perfmodel.specs.system import System
+from perfmodel.specs.trace import Arrival
 from perfmodel.techniques.settled import Plan
 
 NAMES = tuple(n for n in drafters() if n != "draft-model")
@@ -191,22 +193,26 @@ def test_experts_touched_grow_with_verified_tokens() -> None:
 PUBLISHED = {
     ("eagle", "llama-3.1-8b", 2): 1.618, ("eagle", "llama-3.1-8b", 4): 1.578, ("eagle", "llama-3.1-8b", 7): 1.360,
     ("eagle3", "qwen3-4b", 2): 1.65, ("eagle3", "qwen3-8b", 2): 1.70, ("eagle3", "qwen3-14b", 2): 1.56,
-    ("eagle3", "qwen3-32b", 2): 1.71, ("eagle3", "qwen3-30b-a3b", 2): 1.37,
+    ("mtp", "deepseek-v3", 1): 1.63, ("eagle3", "qwen3-32b", 2): 1.71, ("eagle3", "qwen3-30b-a3b", 2): 1.37,
 }  # fmt: skip
 """Speed of one stream under vLLM over the same without drafts (vllm-project/vllm issue 20780 on an H100;
-Tencent/AngelSlim README on an H20, mean over four tasks, whose memory an H200 at 4 TB/s stands in for)."""
+Tencent/AngelSlim README on an H20, mean over four tasks, whose memory an H200 at 4 TB/s stands in for;
+vllm-project/vllm PR 12755: DeepSeek R1 on eight GPUs at one request per second)."""
 
 
 @pytest.mark.parametrize("case", PUBLISHED, ids=str)
 def test_published_speedups(case: tuple[str, str, int]) -> None:
     name, model, drafted = case
-    machine: str | System = "h100-sxm"
-    changes = None if model.startswith("llama") else {"hbm_bandwidth": "4 TB/s"}
+    machine, changes = {"llama": ("h100-sxm", None), "deeps": ("h200-8x", None)}.get(
+        model[:5], ("h200", {"hbm_bandwidth": "4 TB/s"})
+    )
     found = setting(
-        model, machine if changes is None else system("h200"), "chat", use=(f"speculation={name}",), changes=LONE,
-        machine_changes=changes,
+        model, system(machine), "chat", use=(f"speculation={name}",), changes=LONE, machine_changes=changes
     )  # fmt: skip
-    assert speedup(found, name, drafted=drafted, branching=1) == pytest.approx(PUBLISHED[case], rel=0.06)
+    ranks = {"tp": 8.0, "expert_tensor": 2.0**40} if machine == "h200-8x" else {}
+    drafted_plan = replica(found, speculation=name, drafted=drafted, branching=1, **ranks)
+    gain = drafted_plan.settled.layout.tokens_per_pass * replica(found, **ranks).pass_seconds
+    assert float(gain / drafted_plan.pass_seconds) == pytest.approx(PUBLISHED[case], rel=0.06)
 
 
 def test_a_mesh_is_its_plans() -> None:
@@ -278,6 +284,21 @@ def test_drafting_elsewhere_pays_the_line_and_frees_the_device() -> None:
     assert here.settled.layout == there.settled.layout
 
 
+def test_simulated_drafts_answer_at_the_speed_of_the_plan() -> None:
+    """Requests one after another: the time per token is that of the plan, prompts and queues apart."""
+    found = serving("eagle", acceptance=None)
+    x = neutral(found, speculation="eagle", drafted=3, branching=1, batch=1.0)
+    arrivals = [Arrival(20.0 * i, 256, 513, ()) for i in range(20)]
+    options = Options(choose_scheduler("vllm", max_sequences=8, token_budget=2048))
+    told = simulate(found, x, arrivals, options, longest=4096)
+    plan = found.problem.evaluate(x)
+    assert isinstance(plan, Replica)
+    assert told.latencies["tpot"].mean == pytest.approx(float(plan.tpot), rel=0.02)
+    plain = simulate(found, neutral(found, batch=1.0), arrivals, options, longest=4096)
+    gain = plain.latencies["tpot"].mean / told.latencies["tpot"].mean
+    assert gain == pytest.approx(speedup(found, "eagle", drafted=3, branching=1), rel=0.02)
+
+
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +342,18 @@ def test_a_plan_says_what_it_assumes_and_how_far_it_pays() -> None:
     said = " ".join(text for text, _ in answers.answers[0].assumptions)
     assert "3.54 with 7 published for Llama 3.1 8B Instruct" in said
     assert "it pays up to batch" in said
+
+
+def test_a_plan_without_drafts_says_why() -> None:
+    unknown = perfmodel.plan("mistral-7b", "h100-sxm", "chat", use=("speculation",), workload_changes=LONE)
+    assert "nobody published" in " ".join(text for text, _ in unknown.answers[0].assumptions)
+    useless = perfmodel.plan("mistral-7b", "h100-sxm", "chat", use=("speculation=eagle",),
+                             workload_changes={**LONE, "acceptance": 0.0})  # fmt: skip
+    assert useless.answers[0].best is not None
+    assert useless.answers[0].best.columns["speculation"] == "none"
+    assert "no drafts that were searched pay" in " ".join(text for text, _ in useless.answers[0].assumptions)
+    unasked = perfmodel.plan("mistral-7b", "h100-sxm", "chat", workload_changes=LONE)
+    assert "draft" not in " ".join(text for text, _ in unasked.answers[0].assumptions)
 
 
 def test_the_turning_point_is_where_the_gain_ends() -> None:

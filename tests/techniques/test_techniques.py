@@ -45,8 +45,11 @@ def scalar_training(name: str, machine: str, devices: int) -> Setting:
     return training(name, machine, devices, use=("local_steps", "zero_infinity", "zeroth_order"))
 
 
+EXPERTS = ("expert_affinity", "zero_experts", "expert_batching", "expert_offload", "adaptive_modules")
+
+
 def all_serving(name: str, machine: str) -> Setting:
-    use = ("packed_weights", "kv_policy", "speculation=eagle")
+    use = ("packed_weights", "kv_policy", "speculation=eagle", *EXPERTS)
     return setting(name, machine, "chat", use=use, changes={"shared_prefix": 512, "acceptance": 0.7})
 
 
