@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.calibration.claims.run import Run
 
-__all__ = ["consistency", "saved"]
+__all__ = ["consistency", "exchange_share", "saved"]
 
 
 def saved(run: Run) -> float:
@@ -12,11 +12,15 @@ def saved(run: Run) -> float:
     return 1.0 - run.metric("near.step_seconds") / run.metric("uniform.step_seconds")
 
 
+def exchange_share(run: Run) -> float:
+    """What the exchange of tokens takes of a step with a router that does not care where experts are."""
+    return _exchange(run, "uniform") / run.metric("uniform.step_seconds")
+
+
 def consistency(run: Run) -> float:
     """The same over what the exchange takes of the step times how much shorter it became."""
     before, after = (_exchange(run, name) for name in ("uniform", "near"))
-    share = before / run.metric("uniform.step_seconds")
-    return saved(run) / (share * (1.0 - after / before))
+    return saved(run) / (exchange_share(run) * (1.0 - after / before))
 
 
 def _exchange(run: Run, plan: str) -> float:
