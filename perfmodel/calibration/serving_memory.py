@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,15 @@ class _Made(NamedTuple):
     adds_up: bool
 
 
+def _size(text: str) -> float | None:
+    """Bytes of a column in GiB, which may be negative; ``None`` where it says nothing."""
+    try:
+        size = float(text) * GIB
+    except ValueError:
+        return None
+    return size if isfinite(size) else None
+
+
 def _case(line: int, row: Mapping[str, str]) -> _Case:
     name = row.get("model", "")
     precision = next((p for p in ("fp8", "fp4", "int4") if re.search(p, name, re.IGNORECASE)), "")
@@ -61,7 +71,7 @@ def _case(line: int, row: Mapping[str, str]) -> _Case:
     framework = framework_of(row.get("engine", ""))
     setup = Setup(model_of(named), cluster_of(row.get("gpu", ""), int(tp)), framework, "bf16")
     columns = {"tp": tp, "ep": 1.0, "expert_tensor": 1.0, "pp": 1.0, "batch": 1.0}
-    logged = {n: float(row[column]) * GIB for n, column in LINES.items() if row.get(column, "").strip()}
+    logged = {n: size for n, column in LINES.items() if (size := _size(row.get(column, ""))) is not None}
     shape = {"prompt": longest - 1.0, "output": 1.0, "columns": columns, "measured": {}}
     device, origin = row.get("gpu", ""), origin_of(row)
     given = ServingRow(line, origin, framework, device, precision or "bf16", (name,), setup, **shape)  # type: ignore[arg-type]

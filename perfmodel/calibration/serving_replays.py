@@ -32,6 +32,7 @@ REPLAYS = frozenset({"max_num_seqs", "max_num_batched_tokens", "ttft_mean_ms", "
 """Columns by which a table of replays, one per row, is recognised."""
 REPLAYED = frozenset({"queued_s", "first_token_s", "last_token_s", "prompt_tokens", "output_tokens", "dp"})
 """Columns by which a table of replayed requests is recognised."""
+_NUMBERS = ("queued_s", "first_token_s", "last_token_s", "prompt_tokens", "output_tokens")
 SATURATED = 1.0
 """Median time to the first token above which requests queued for a place [s]."""
 Row = Mapping[str, str]
@@ -77,7 +78,8 @@ def _beside(path: Path, ending: str, header: frozenset[str]) -> list[tuple[int, 
 def _requests(path: Path) -> dict[Key, list[tuple[int, dict[str, str]]]]:
     found: dict[Key, list[tuple[int, dict[str, str]]]] = {}
     for line, row in _rows(path):
-        found.setdefault(_key(row), []).append((line, row))
+        if all(number(row, name) or row.get(name, "").strip().startswith("0") for name in _NUMBERS):
+            found.setdefault(_key(row), []).append((line, row))
     return {k: sorted(rows, key=lambda r: float(r[1]["queued_s"])) for k, rows in found.items()}
 
 
@@ -179,7 +181,9 @@ def replay_reports(path: Path, header: frozenset[str]) -> list[GroupReport]:
 
 def _errors(replays: Sequence[_Replay], metric: str) -> dict[str, float]:
     made = [(r.simulated, r.measured) for r in replays if isinstance(r.simulated, _Means)]
-    errors = [getattr(s, metric) / getattr(m, metric) - 1.0 for s, m in made]
+    errors = [getattr(s, metric) / getattr(m, metric) - 1.0 for s, m in made if getattr(m, metric) > 0.0]
+    if not errors:
+        return {}
     return {"rows": float(len(errors)), **errors_of(np.array(errors))}
 
 
@@ -193,6 +197,8 @@ def _report(file: str, key: tuple[str, str, str, str], replays: Sequence[_Replay
     if not done:
         return GroupReport(*head)
     found = _errors(done, metric)
+    if not found:
+        return GroupReport(*head[:-2], 0, {**skipped, f"no {metric} is stated": len(done)})
     parts = {"all rows": found}
     if metric == "ttft":
         kinds = {"saturated": True, "unsaturated": False}
@@ -200,6 +206,7 @@ def _report(file: str, key: tuple[str, str, str, str], replays: Sequence[_Replay
         parts |= {name: _errors(own, metric) for name, own in chosen.items() if own}
     if metric == "tpot":
         parts["end to end"] = _errors(done, "e2e")
+    parts = {name: part for name, part in parts.items() if part}
     return GroupReport(
         *head,
         median_abs_error=found["median_abs_error"],

@@ -13,13 +13,14 @@ from perfmodel.calibration.rows import header_of
 from perfmodel.calibration.serving import Prediction, blocks, framework_of, predict, speculated
 from perfmodel.calibration.serving_aside import set_aside, speculating
 from perfmodel.calibration.serving_held_out import HeldOut
+from perfmodel.calibration.serving_layers import LAYERS, layer_reports
 from perfmodel.calibration.serving_memory import LEDGER, ledger_reports
 from perfmodel.calibration.serving_replays import REPLAYED, REPLAYS, replay_reports
 from perfmodel.calibration.serving_rows import HEADER, METRICS, ServingRow, serving_rows
 from perfmodel.calibration.serving_tables import READERS, reader_of
 from perfmodel.specs.architecture import Moe
 
-__all__ = ["is_serving", "serving_reports"]
+__all__ = ["holds_runs", "is_serving", "serving_reports"]
 
 Array = NDArray[np.float64]
 Head = tuple[str, str, str, str, str, str, str]
@@ -29,7 +30,7 @@ _WORST = 3
 
 def is_serving(header: frozenset[str]) -> bool:
     """Whether a table with these columns holds serving runs."""
-    return _holds_runs(header) or any(header >= columns for columns in (LEDGER, REPLAYS, REPLAYED))
+    return holds_runs(header) or any(header >= columns for columns in (LEDGER, REPLAYS, REPLAYED, LAYERS))
 
 
 def serving_reports(files: Sequence[Path], held_out: str | None = None) -> list[GroupReport]:
@@ -41,7 +42,7 @@ def serving_reports(files: Sequence[Path], held_out: str | None = None) -> list[
     held_out : what constants of frameworks may not have seen: ``rows`` (of the model on the device) or ``device``;
         those of the shipped files by default.
     """
-    tables = {path: serving_rows(path, reader_of(path)) for path in files if _holds_runs(header_of(path))}
+    tables = {path: serving_rows(path, reader_of(path)) for path in files if holds_runs(header_of(path))}
     predictor: Callable[[Sequence[ServingRow]], Prediction] = lambda rows: predict(blocks(rows))  # noqa: E731
     if held_out is not None and tables:
         predictor = HeldOut([row for rows, _ in tables.values() for row in rows], held_out).predict
@@ -50,6 +51,8 @@ def serving_reports(files: Sequence[Path], held_out: str | None = None) -> list[
         header = header_of(path)
         if header >= LEDGER:
             reports += ledger_reports(path)
+        elif header >= LAYERS:
+            reports += layer_reports(path)
         elif path not in tables:
             reports += replay_reports(path, header)
         else:
@@ -62,7 +65,7 @@ def serving_reports(files: Sequence[Path], held_out: str | None = None) -> list[
     return reports
 
 
-def _holds_runs(header: frozenset[str]) -> bool:
+def holds_runs(header: frozenset[str]) -> bool:
     """Whether a table holds one run a row."""
     return header >= HEADER or any(header >= columns for columns, _ in READERS)
 

@@ -56,12 +56,17 @@ def calibrate_command(
 
     from perfmodel.calibration import shipping
     from perfmodel.calibration.rows import header_of
+    from perfmodel.calibration.serving_fit import fit_serving
+    from perfmodel.calibration.serving_validate import holds_runs
     from perfmodel.calibration.training_fit import fit_frameworks
     from perfmodel.calibration.training_validate import is_training
     from perfmodel.cli import output
     from perfmodel.report import accuracy
 
     day = date or datetime.date.today().isoformat()
+    if all(holds_runs(header_of(Path(m))) for m in measurements):
+        output.print_text("\n".join(accuracy.serving_lines(fit_serving([Path(m) for m in measurements], out))))
+        return
     if all(is_training(header_of(Path(m))) for m in measurements):
         output.print_text("\n".join(accuracy.framework_lines(fit_frameworks([Path(m) for m in measurements], out))))
         return

@@ -145,6 +145,19 @@ def framework_lines(fits: Iterable[Any]) -> list[str]:
     return result
 
 
+def serving_lines(fits: Iterable[Any]) -> list[str]:
+    """One line per fitted serving framework: errors in sample, and on models and devices not seen."""
+    result = []
+    for f in fits:
+        bound = f"; at a bound: {', '.join(f.fitted.at_bound)}" if f.fitted.at_bound else ""
+        for name, errors in (("seen", f.seen), ("not seen", f.held_out)):
+            told = ", ".join(
+                f"{m} {_percent(e['median_abs_error'])} / {_percent(e['p90_abs_error'])}" for m, e in errors.items()
+            )
+            result.append(f"{f.framework}, {name}: {f.fitted.rows} runs, median / 90th percentile {told}{bound}")
+    return result
+
+
 def render(reports: Sequence[Report], command: str) -> str:
     """Markdown report: which command made it, the distribution over groups by operator, then every group."""
     text = [
