@@ -27,8 +27,8 @@ __all__ = ["placed_exactly", "solve_shares"]
 Vector = NDArray[np.float64]
 INSIDE, STEP = 0.02, 0.04
 """Shares at which the affine forms are read off: all inside, then each a step further."""
-MARGIN = 1e-6
-"""Share of a capacity left to the tolerance of the solver."""
+MARGIN = 1e-5
+"""Share of a capacity left to the tolerance of the solver, and to shares typed with six digits."""
 TIE = 1e-7
 """What a share costs beside its time, of the dearest: where it makes no difference, things stay on the device."""
 LATENCIES = ("TTFT", "TPOT", "end-to-end", "quality", "rate")
