@@ -93,6 +93,9 @@ STEP = 2e-3
 """Step of the differences, in widths of the bounds."""
 SCALE = 0.04
 """Relative error at which a residual stops counting fully."""
+MEMORY_SCALE = 0.02
+"""The same for memory, which does not scatter but comes in kinds: a sweep of two versions has two modes, and the fit is
+to find one, not the middle."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ def fit_memory(
     def ratio(values: Mapping[str, float]) -> Array:
         return np.log(predict(prepared, lambda b: {**constants(b), **chosen(values, b)}).memory) - measured
 
-    values, stuck = _fit(names, constants(prepared[0]), lambda v: ratio(v) / SCALE)
+    values, stuck = _fit(names, constants(prepared[0]), lambda v: ratio(v) / MEMORY_SCALE)
     return Fitted(values, len(known), errors_of(np.exp(ratio(values)) - 1.0), stuck)
 
 
