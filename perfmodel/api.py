@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -270,20 +271,15 @@ def plan_columns(setting: Setting, columns: Mapping[str, Any], devices: int | No
     x: dict[str, Any] = {}
     for technique in setting.problem.techniques:
         x.update({n: float(v) if isinstance(v, (int, float)) else v for n, v in technique.neutral.items()})
-    if setting.phase == "training":
-        x["devices"] = float(devices if devices is not None else columns.get("devices", 0) or _product(x, columns))
+    known = [*x, "devices"] if setting.phase == "training" else [*x]
     for name, value in columns.items():
-        if name not in x:
-            raise UnknownName("plan column", name, x, remedy="it may belong to a technique that needs --use")
+        if name not in known:
+            raise UnknownName("plan column", name, known, remedy="it may belong to a technique that needs --use")
         x[name] = float(value) if isinstance(value, (int, float)) else value
+    if setting.phase == "training":
+        ranks = math.prod(float(d.degree) for t in problem.techniques for d in t.dims(Plan(**x)))
+        x["devices"] = float(devices if devices is not None else x.get("devices", 0) or ranks)
     return Plan(**x)
-
-
-def _product(x: Mapping[str, Any], columns: Mapping[str, Any]) -> float:
-    product = 1.0
-    for name in ("tp", "ulysses", "cp", "pp", "ep", "regions"):
-        product *= float(columns.get(name, x.get(name, 1.0)))
-    return product
 
 
 def load(request: Request) -> tuple[Model, System]:

@@ -29,8 +29,13 @@ def test_fpga_decode_of_four_bit_weights_is_bound_by_memory() -> None:
     assert ask(**question).best is None
     plan = best(**question, max_quality_loss=0.05)
     assert plan.columns["packed_weights"] == "awq-int4-g128"
-    assert plan.quality == pytest.approx(0.13 / 5.47, rel=1e-3)
-    assert plan.bottleneck == "hbm"
+    weights, cache = (s.loss for s in plan.losses)
+    assert weights is not None
+    assert cache is not None
+    assert weights.value == pytest.approx(0.13 / 5.47, rel=1e-3)
+    assert plan.quality == pytest.approx(weights.value + cache.value, rel=1e-9)
+    assert plan.quality <= 0.05
+    assert best(**question, max_quality_loss=0.05, pin={"batch": 1}).bottleneck == "hbm"
 
 
 def test_fpga_too_slow_for_chat_says_by_how_much() -> None:
@@ -110,9 +115,26 @@ def test_four_bit_weights_need_a_budget_that_covers_their_cost() -> None:
     question = {"model": "llama-2-70b", "hw": "a100-8x", "workload": "chat"}
     assert best(**question).quality == 0.0
     assert best(**question, max_quality_loss=0.01).columns["packed_weights"] == "none"
-    spent = best(**question, max_quality_loss=0.05)
+    spent = best(**question, max_quality_loss=0.03, pin={"packed_weights": ["none", "awq-int4-g128"]})
     assert spent.columns["packed_weights"] == "awq-int4-g128"
     assert spent.quality == pytest.approx(0.0271, abs=1e-4)
+    loss = spent.losses[0].loss
+    assert loss is not None
+    assert loss.models == ("Llama-2-70B",)
+    assert loss.source
+
+
+def test_a_larger_budget_never_buys_a_worse_plan() -> None:
+    """The space only grows with the budget, and what a plan spends stays within it."""
+    question = {"model": "llama-2-70b", "hw": "a100-8x", "workload": "chat"}
+    rates = []
+    for budget in (0.005, 0.015, 0.03, 0.05, 0.15):
+        plan = best(**question, max_quality_loss=budget)
+        assert plan.quality is not None
+        assert plan.quality <= budget
+        rates.append(plan.metrics["output_tokens_per_second_per_device"] or 0.0)
+    assert rates == sorted(rates)
+    assert rates[-1] > 1.3 * rates[0]
 
 
 # --- host memory --------------------------------------------------------------------------------------------------

@@ -60,6 +60,19 @@ def show(
         output.print_text("\n".join(specs.show_lines(found)))
 
 
+@app.command("formats")
+def formats(json: bool = JSON) -> None:
+    """List the formats of weights and of the KV cache: bits, products, what they are."""
+    from perfmodel.cli import output
+    from perfmodel.report import listing
+
+    found = listing.format_entries()
+    if json:
+        output.print_json({"schema": listing.LIST, "formats": found})
+    else:
+        output.print_text("\n".join(listing.format_lines(found)))
+
+
 @app.command("check")
 def check(paths: list[Path] = typer.Argument(..., metavar="PATH...", help="Files, or folders of files.")) -> None:
     """Check files; exit code 2 if one cannot be used."""

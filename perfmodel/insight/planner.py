@@ -37,7 +37,7 @@ def answer(setting: Setting, *, progress: Callable[[int], None] | None = None) -
     chosen = _choose(setting, outcome)
     if chosen is None:
         return _with_pools(setting, _impossible(setting, outcome, elapsed), None)
-    candidates = _distinct(chosen)
+    candidates = _distinct(chosen, _telling(setting))
     plans = [evaluate_plan(setting.problem, c.plan) for c in candidates]
     timed, delaying = PASSES[setting.phase]
     uses = kernels_in_use(setting, candidates[0].plan, timed)
@@ -93,20 +93,18 @@ def _choose(setting: Setting, outcome: Outcome) -> list[Candidate] | None:
     return outcome.by_devices[max(n for n, e in efficiency.items() if e >= EFFICIENT * most)]
 
 
-TELLING = (
-    "devices", "tp", "pp", "ulysses", "cp", "ep", "packed_weights", "attention_engine", "experts_engine", "offload",
-    "recompute",
-)  # fmt: skip
-"""Columns in which two plans must differ to be listed side by side."""
+def _telling(setting: Setting) -> tuple[str, ...]:
+    """Columns in which two plans must differ to be listed side by side: the device count, and what techniques name."""
+    return ("devices", *(column for t in setting.problem.techniques for column in t.telling))
 
 
-def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _distinct(candidates: Sequence[Candidate], telling: Sequence[str]) -> list[Candidate]:
     """Best first, leaving out plans that tie with or differ only in a detail from one already listed."""
     kept: list[Candidate] = []
     seen: set[tuple[Any, ...]] = set()
     for candidate in candidates:
         x = vars(candidate.plan)
-        key = tuple((n, x[n]) for n in TELLING if n in x)
+        key = tuple((n, x[n]) for n in telling if n in x)
         tied = any(abs(candidate.score / k.score - 1.0) < 1e-9 for k in kept)
         if key not in seen and not tied:
             seen.add(key)

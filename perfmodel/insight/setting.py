@@ -97,7 +97,10 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
         )
     asked = asked_for(question.use)
     chosen = tuple((name, values) for name, values in asked.items() if values)
-    situation = Situation(workload.kind, model.architecture, machine, workload, int(devices), frozenset(asked), chosen)
+    situation = Situation(
+        workload.kind, model.architecture, machine, workload, int(devices), frozenset(asked), chosen,
+        question.max_quality_loss,
+    )  # fmt: skip
     lossy = question.max_quality_loss is not None and question.max_quality_loss > 0
     techniques = techniques_for(workload.kind, lossy=lossy, use=question.use)
     pinned = question.common_pins

@@ -27,6 +27,11 @@ SAVERS: tuple[tuple[str, dict[str, float]], ...] = (
 """Changes that save memory, mildest first."""
 
 
+FEWER_BITS = "weights, cache or wires in fewer bits: --max-quality-loss"
+BUDGETS = 4
+"""Smaller budgets that are tried below the one that makes a plan possible."""
+
+
 def nearest_rejected(setting: Setting, outcome: Outcome, best: Candidate | None) -> tuple[Rejected, ...]:
     """Plans that one constraint alone rejects and that would have won; else those that come closest.
 
@@ -87,8 +92,8 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
     tried: list[tuple[str, Any]] = []
     if question.devices is not None and question.devices < setting.machine.devices:
         tried.append(("more devices: --devices", replace(question, devices=None, pinned=_without(question.pinned))))
-    if question.max_quality_loss is None:
-        tried.append(("weights or wires in fewer bits: --max-quality-loss", replace(question, max_quality_loss=1.0)))
+    if (question.max_quality_loss or 0.0) < 1.0:
+        tried.append((FEWER_BITS, replace(question, max_quality_loss=1.0)))
     asked = [(words, other, setting.workload) for words, other in tried]
     if setting.workload.kind == "serving" and any(v for _, v in setting.workload.slo):
         asked.append(("no latency limits", question, revise(setting.workload, dict.fromkeys(LIMITS))))
@@ -100,9 +105,24 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
             continue
         outcome = search(retry.space, retry.problem)
         placed_exactly(retry.problem, retry.space, outcome)
+        if outcome.best and words == FEWER_BITS:
+            retry, outcome = _least_loss(setting, retry, outcome)
         if outcome.best:
             found.append(_offer(words, retry, outcome))
     return tuple(found)
+
+
+def _least_loss(setting: Setting, retry: Setting, outcome: Outcome) -> tuple[Setting, Outcome]:
+    """Ask again for less than the best plan spends, until no plan is possible or a few searches are done."""
+    for _ in range(BUDGETS):
+        spent = min(evaluate_plan(retry.problem, c.plan).quality or 0.0 for c in outcome.best or ())
+        question = replace(setting.question, max_quality_loss=spent * (1.0 - 1e-9))
+        less = make_setting(setting.model, setting.system, setting.workload, setting.framework, question)
+        found = search(less.space, less.problem)
+        if not found.best:
+            break
+        retry, outcome = less, found
+    return retry, outcome
 
 
 def _unlimited(words: str, retry: Setting, outcome: Outcome) -> str:

@@ -176,6 +176,11 @@ class Engine:
         name = VARIANTS.get(weight_format, weight_format)
         return name in self.formats or name in self.matrix
 
+    def multiplies(self, wanted: str) -> bool:
+        """Whether it has a unit for the format or one as good, matrix or vector."""
+        names = SUBSTITUTES.get(wanted, (wanted,))
+        return any(name in self.matrix or name in self.vector for name in names)
+
     def compute_format(self, wanted: str) -> str:
         """Return the format its matrix (else vector) units use for ``wanted``.
 

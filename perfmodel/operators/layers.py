@@ -127,6 +127,10 @@ def product_call(linear: Linear, tokens: Scalar, s: Sizes, component: str, name:
     k = linear.k / s.weight_split if linear.shard == "row" else linear.k
     read = minimum(s.element_bytes, storage(format).bytes)
     work = gemm(tokens, n, k, element_bytes=s.element_bytes, weight_bytes=weight_bytes, input_bytes=read, format=format)
+    if component != "head":
+        work = work._replace(compulsory_bytes=work.compulsory_bytes - (1.0 - s.read) * weight_bytes * n * k)
+    if component not in s.unquantised:
+        work = work._replace(flops=work.flops * s.computed, shape=work.shape._replace(k=k * s.computed))
     return Call(name, work._replace(kernels=kernels), 1.0, component=component)
 
 

@@ -29,6 +29,8 @@ class Sizes:
     tokens_alike : tokens that choose the same experts.
     element_bytes, kv_bytes : bytes per activation and per cached number [B].
     weight_bytes : bytes per stored weight, scales included [B].
+    computed : share of the products with stored weights that is computed [1].
+    read : share of the layers' weights that comes from memory; the rest is in the cache from the layer before [1].
     plain_bytes : bytes per weight of the components in ``unquantised`` [B].
     unquantised : components whose matrices keep ``plain_bytes``.
     format, plain_format : formats of the multiplications for both.
@@ -60,6 +62,8 @@ class Sizes:
     element_bytes: Scalar = 2.0
     kv_bytes: Scalar = 2.0
     weight_bytes: Scalar = 2.0
+    computed: Scalar = 1.0
+    read: Scalar = 1.0
     plain_bytes: Scalar = 2.0
     unquantised: frozenset[str] = frozenset({"router", "head", "embedding"})
     format: str = "bf16"

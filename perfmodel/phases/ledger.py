@@ -90,7 +90,8 @@ def serving_ledger(
     main, layout = machine.main, s.layout
     layers = s.first_layers if first else s.last_layers
     cache = s.batch * layers * s.cache_per_sequence
-    moved, routed = layers * s.layer_stored, layers * s.experts_stored
+    sets = layers * layout.weights_stored
+    moved, routed = sets * s.layer_stored, sets * s.experts_stored
     away, cached = layout.weights_off, layout.cache_off
     lines: list[Line] = []
     for place in layout.placed:

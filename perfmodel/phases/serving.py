@@ -11,7 +11,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import KERNEL_STAND_INS, Engine
 from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.distinct import collapse
-from perfmodel.operators.formats import storage
+from perfmodel.operators.formats import STORAGE, storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import cache_bytes, layer_parameters
 from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_held
@@ -23,6 +23,7 @@ from perfmodel.phases.memo import Memo
 from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
 from perfmodel.phases.side_by_side import overlapped
 from perfmodel.specs.sharing import leading_layers, share_keys
+from perfmodel.specs.subnets import reduced
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, read_in_part, split_by, tokens_kept
@@ -87,7 +88,7 @@ def _kernels(stored: str, compute: str, main: Engine) -> str:
     if storage(stored).bytes < 1.0 and compute == "bf16":
         own = stored if stored in KERNEL_STAND_INS else "int4"
         return own if main.native("int4") else compute
-    return stored
+    return stored if stored in STORAGE else compute
 
 
 def pass_sizes(
@@ -104,6 +105,7 @@ def pass_sizes(
     fixed = minimum(maximum(cached - queries, 0.0), 1.0 * workload.shared_prefix)
     unread, compared = read_in_part(layout, fixed)
     whole = minimum(layout.expert_tensor, split_by(dims, "weights"))
+    cache_format = layout.attention_format or ("fp8" if narrow else "bf16")
     return Sizes(
         sequences=sequences,
         queries=queries,
@@ -120,11 +122,13 @@ def pass_sizes(
         idle_choices=layout.idle_choices,
         tokens_alike=layout.tokens_alike,
         weight_bytes=storage(name).bytes if layout.weights_bytes is None else layout.weights_bytes,
+        computed=layout.weights_computed,
+        read=layout.weights_read,
         kv_bytes=storage(workload.kv_format).bytes if layout.kv_bytes is None else layout.kv_bytes,
         unquantised=UNQUANTISED | kept,
         format=compute,
         kernels=_kernels(name, compute, main),
-        cache_format="fp8" if narrow else "bf16",
+        cache_format=cache_format,
         decode=decode,
         fused_residual="residual" in main.covers,
         ungrouped="ungrouped" in main.covers,
@@ -142,6 +146,8 @@ def settle_pass(
 ) -> Settled:
     """Everything a technique may read of one pass."""
     architecture, workload = situation.architecture, situation.workload
+    if layout.shape is not None:
+        architecture = reduced(architecture, *layout.shape)
     if layout.kv_map is not None:
         architecture = share_keys(architecture, layout.kv_map)
     if not sizes.decode:
@@ -332,7 +338,7 @@ def _model_terms(
     small, expand = collapse(s.sizes)
     rows = 1.0 if part.name in ("mixed", "crowded") else None
     parts = tuple(p for p in s.layout.placed if p.part != "layers")
-    key = (part.name, parts, s.layout.kv_map, *(framework.get(n, 1.0) for n in IN_PASSES), small)
+    key = (part.name, parts, s.layout.kv_map, s.layout.shape, *(framework.get(n, 1.0) for n in IN_PASSES), small)
 
     def on(engine: str) -> list[Term]:
         found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine)

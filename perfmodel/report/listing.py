@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.specs import locate
 
-__all__ = ["ENTRIES", "LIST", "list_lines", "listing", "technique_entries"]
+__all__ = ["ENTRIES", "LIST", "format_entries", "format_lines", "list_lines", "listing", "technique_entries"]
 
 LIST = "perfmodel.specs/1"
 
@@ -49,6 +49,40 @@ def technique_entries() -> list[dict[str, Any]]:
         }
         for t in TECHNIQUES
     ]
+
+
+def format_entries() -> list[dict[str, Any]]:
+    """Every format of weights and of the cache: stored bits of rows of 4096 and heads of 128, products, title."""
+    from perfmodel.operators.formats import stored_bytes
+    from perfmodel.specs.number_formats import cache_formats, weight_formats
+
+    tables = (("packed_weights", weight_formats(), 4096.0), ("packed_cache", cache_formats(), 128.0))
+    return [
+        {
+            "technique": technique,
+            "name": name,
+            "title": f.title,
+            "bits": 8.0 * float(stored_bytes(f, row, row * row)),
+            "products": list(f.products),
+            "quality_published": f.quality is not None,
+        }
+        for technique, records, row in tables
+        for name, f in records.items()
+    ]
+
+
+def format_lines(found: list[dict[str, Any]]) -> list[str]:
+    """One line per format, by the technique that uses it."""
+    wide = max(len(e["name"]) for e in found)
+    lines: list[str] = []
+    for technique in dict.fromkeys(e["technique"] for e in found):
+        lines += ["", f"--use {technique}=NAME"] if lines else [f"--use {technique}=NAME"]
+        for e in (e for e in found if e["technique"] == technique):
+            known = "" if e["quality_published"] else "; quality not published"
+            lines.append(
+                f"{e['name']:<{wide}}  {e['bits']:6.3f} bits  {'/'.join(e['products']):<10}  {e['title']}{known}"
+            )
+    return lines
 
 
 def list_lines(found: Mapping[str, list[dict[str, Any]]]) -> list[str]:

@@ -170,6 +170,7 @@ def _details(page: Page, view: View, best: EvaluatedPlan) -> list[Line]:
     latencies = latency_rows(best)
     if latencies:
         lines += _labelled("latencies", _columns([r[0] for r in latencies], [r[1:] for r in latencies]))
+    lines += page.block("quality", verdict.quality(best))
     lines += _times(page, view, best)
     lines += page.block("", verdict.bound_sentence(view, best))
     return [*lines, *_memory(page, view, best)]

@@ -17,7 +17,7 @@ from perfmodel.report.words import (
     spaced,
     techniques_text,
 )
-from perfmodel.solver.result import Answer, EvaluatedPlan, LengthGroups, Placement, Rejected, Rival
+from perfmodel.solver.result import Answer, EvaluatedPlan, LengthGroups, Placement, Rejected, Rival, Spent
 from perfmodel.specs.workload import ServingWorkload, TrainingWorkload
 from perfmodel.units import format_bytes, format_count, format_number, format_rate, format_seconds
 
@@ -134,11 +134,33 @@ def plan_line(view: View, plan: EvaluatedPlan) -> str:
     words = techniques_text(plan)
     if words and not plan.pools:
         parts.append(words)
-    if plan.quality is None:
-        parts.append("quality loss unknown")
-    elif plan.quality > 0:
-        parts.append(f"published quality loss {percent(plan.quality, 1)}")
     return "; ".join(parts)
+
+
+def quality(plan: EvaluatedPlan) -> list[str]:
+    """What every technique costs in quality and where that stands, and what all of them cost together."""
+    lines = [_spent(s) for s in plan.losses]
+    if plan.quality is None and not any(s.loss is None for s in plan.losses):
+        lines.append("loss unknown")
+    if plan.quality and not lines:
+        lines.append(f"published loss {percent(plan.quality, 1)}")
+    if len(lines) > 1:
+        whole = "unknown" if plan.quality is None else percent(plan.quality, 1)
+        lines.append(f"together {whole}: losses are taken to add up")
+    return lines
+
+
+def _spent(spent: Spent) -> str:
+    loss = spent.loss
+    if loss is None:
+        return f"{spent.chosen}: loss unknown for this model"
+    if loss.bits is not None:
+        where = f"interpolated between {loss.bits[0]:g} and {loss.bits[1]:g} bits of {' and '.join(loss.models)}"
+    elif loss.interpolated:
+        where = f"interpolated between {' and '.join(loss.models)}"
+    else:
+        where = "published" + (f" for {loss.models[0]}" if loss.models else "")
+    return f"{spent.chosen}: {percent(loss.value, 1)} worse {loss.metric}, {where} ({loss.source})"
 
 
 def bound_sentence(view: View, plan: EvaluatedPlan) -> str:
@@ -245,6 +267,9 @@ def remedies(view: View, answer: Answer) -> list[str]:
     if limit is not None:
         wanted = f"{limit.seconds * found.ratio * 1000 * 1.005:.0f} ms"
         ways.append(f"a looser limit: --set-workload slo.{limit.field}='{wanted}'")
+    if found.constraint == "number format":
+        known = ", ".join(dict.fromkeys((*view.system.accelerator.peak.matrix, *view.system.accelerator.peak.vector)))
+        ways.append(f"a format whose `products` are among those the device multiplies ({known}); or another --hw")
     if found.constraint == "quality":
         ways.append("a larger budget: --max-quality-loss")
     if found.constraint == "machine size":

@@ -12,6 +12,7 @@ from perfmodel.solver.result import Degree, EvaluatedPlan
 from perfmodel.specs.model import Model
 from perfmodel.specs.system import System
 from perfmodel.specs.workload import ServingWorkload, TrainingWorkload, Workload
+from perfmodel.techniques.base import Technique
 from perfmodel.techniques.sharding import ALL
 from perfmodel.units import (
     format_bandwidth,
@@ -248,13 +249,18 @@ def techniques_text(plan: EvaluatedPlan, *, beside: EvaluatedPlan | None = None)
 
 def columns_text(columns: Mapping[str, Any]) -> str:
     """Name a plan by its columns that are not neutral, degrees first."""
+    from perfmodel.techniques import TECHNIQUES
+
     order = ("tp", "ulysses", "cp", "ep", "pp", "regions", "batch", "micro_batch", "virtual")
     said = [f"{n} {columns[n]:g}" for n in order if n in columns and columns[n] != 1]
-    if columns.get("packed_weights", "none") != "none":
-        said.append(str(columns["packed_weights"]))
-    if columns.get("attention_engine", "main") != "main":
-        said.append(f"attention on {columns['attention_engine']}")
+    said += [str(columns[n]) for t in TECHNIQUES for n in t.telling if _named(columns, t, n)]
     return " · ".join(said) or "one device"
+
+
+def _named(columns: Mapping[str, Any], technique: Technique, name: str) -> bool:
+    """Whether a column says by a name what a technique does."""
+    value = columns.get(name, technique.neutral[name])
+    return isinstance(value, str) and bool(value != technique.neutral[name])
 
 
 def pins(columns: Mapping[str, Any], phase: str) -> list[str]:

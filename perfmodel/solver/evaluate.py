@@ -15,7 +15,7 @@ from perfmodel.phases.training import Step
 from perfmodel.serving.open_loop import percentiles
 from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem
-from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, StageLedger, TermRow
+from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, Spent, StageLedger, TermRow
 from perfmodel.solver.running import (
     device_power,
     expected_metrics,
@@ -171,6 +171,7 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
         bottleneck=bottleneck_of(rows),
         interval=_basis("not drawn"),
         quality=_published(step.settled),
+        losses=_losses(x, problem),
         constraints={n: float(r) for n, r in step.ratios.items()},
         power=power,
         interruptions={n: float(v) for n, v in failures._asdict().items()},
@@ -180,6 +181,16 @@ def _training(problem: TrainingProblem, x: Plan) -> EvaluatedPlan:
 def _published(s: Settled) -> float | None:
     loss = float(s.layout.quality_loss + s.layout.quality_accepted)
     return None if loss != loss or s.layout.quality_unknown else loss
+
+
+def _losses(x: Plan, problem: TrainingProblem | ServingProblem) -> tuple[Spent, ...]:
+    """What every active technique costs in quality, as published."""
+    found = []
+    for t in problem.techniques:
+        changed = [f"{getattr(x, c)}" for c, v in t.neutral.items() if getattr(x, c) != v]
+        if t.quality is not None and changed:
+            found.append(Spent(t.name, ", ".join(changed), t.quality(x, problem.situation)))
+    return tuple(found)
 
 
 def _training_bound(problem: TrainingProblem, step: Step, flops: float, peak: float) -> float:
@@ -268,6 +279,7 @@ def describe_plan(
         bottleneck=bottleneck_of(rows),
         interval=_basis("not drawn"),
         quality=_published(s),
+        losses=_losses(x, problem),
         constraints={n: float(r) for n, r in ratios.items()},
         gain=float(s.layout.tokens_per_pass),
     )

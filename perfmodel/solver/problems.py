@@ -28,7 +28,7 @@ OBJECTIVES = ("time", "throughput", "cost", "energy")
 def is_budget(name: str) -> bool:
     """Whether a constraint is spent (memory, latency, quality, load) rather than a matter of form."""
     latency = name.split(" p")[0] in LATENCIES.values()
-    return name.endswith("memory") or latency or name in ("quality", "rate", "prompts")
+    return name.endswith("memory") or latency or name in ("quality", "rate", "prompts", "number format")
 
 
 def quality_ratio(layout: Layout, budget: float | None) -> Mapping[str, Scalar]:
@@ -125,7 +125,8 @@ class ServingProblem:
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts and divisions come out whole."""
-        return check_passes(x, self.techniques, self.situation, self.network, self.framework)
+        found = check_passes(x, self.techniques, self.situation, self.network, self.framework)
+        return {n: r for n, r in found.items() if not is_budget(n)}
 
     def spent(self, x: Plan) -> None:
         """Latency limits need times."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from perfmodel.specs.quality.loss import Loss
+
 __all__ = [
     "Answer",
     "Certificate",
@@ -18,6 +20,7 @@ __all__ = [
     "Rejected",
     "Rival",
     "ScalingRow",
+    "Spent",
     "StageLedger",
     "TermRow",
 ]
@@ -74,6 +77,21 @@ class Interval(NamedTuple):
     basis: str
 
 
+class Spent(NamedTuple):
+    """What a technique costs in quality.
+
+    Parameters
+    ----------
+    technique : its name.
+    chosen : its columns away from neutral, as ``awq-int4-g128``.
+    loss : relative loss with metric, models and source; ``None`` where nobody published one.
+    """
+
+    technique: str
+    chosen: str
+    loss: Loss | None
+
+
 @dataclass(frozen=True)
 class EvaluatedPlan:
     """One plan with everything known about it.
@@ -92,7 +110,8 @@ class EvaluatedPlan:
     ledgers : memory per stage.
     bottleneck : resource with the largest share.
     interval : 80 % interval of ``seconds``.
-    quality : published relative loss of quality, ``None`` when unknown.
+    quality : published relative loss of quality, the sum over techniques; ``None`` when one is unknown.
+    losses : what each technique spends of it, with its source.
     constraints : demand / limit by name; legal up to 1.
     gain : tokens per sequence that the timed pass makes; 1 without speculation.
     extra_terms : terms of further passes (prefill), by name.
@@ -114,6 +133,7 @@ class EvaluatedPlan:
     bottleneck: str
     interval: Interval
     quality: float | None = 0.0
+    losses: tuple[Spent, ...] = ()
     constraints: Mapping[str, float] | None = None
     gain: float = 1.0
     extra_terms: Mapping[str, tuple[TermRow, ...]] | None = None

@@ -1,8 +1,7 @@
 """A model as the cost model sees it: runs of layers made of matrices and cores.
 
 Parameters, weight bytes, sharding and GEMMs are readings of one list, the :class:`Linear` matrices of a component, so
-they cannot disagree. What has parameters but costs no GEMM (biases, norms, sinks, convolutions) is an exact count
-beside it (``extra``).
+they cannot disagree. What has parameters but costs no GEMM (biases, norms, sinks) is an exact count beside (``extra``).
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ Shard = Literal["column", "row", "replicated"]
 class Linear(NamedTuple):
     """One weight matrix of ``k`` inputs and ``n`` outputs, without its bias.
 
-    ``shard`` says how tensor parallelism cuts it: by ``column`` (outputs), by ``row`` (inputs) or not at all.
+    ``shard``: tensor parallelism cuts it by ``column`` (outputs), by ``row`` (inputs) or not. It ``joins`` so many.
     """
 
     name: str
     k: int
     n: int
     shard: Shard = "column"
+    joins: int = 1
 
     @property
     def parameters(self) -> int:
@@ -88,7 +88,7 @@ class Attention:
         if self.kv_from_earlier:
             return (Linear("q", self.hidden, q), out)
         kv = self.kv_heads * (self.head_dim + (0 if self.shared_kv else self.value_dim))
-        return (Linear("qkv", self.hidden, q + kv), out)
+        return (Linear("qkv", self.hidden, q + kv, joins=2 if self.shared_kv else 3), out)
 
     @property
     def parameters(self) -> int:
@@ -233,7 +233,7 @@ class Mlp:
     def linears(self) -> tuple[Linear, ...]:
         """Up (and gate) and down projections."""
         return (
-            Linear("mlp up", self.hidden, self.width * (2 if self.gated else 1)),
+            Linear("mlp up", self.hidden, self.width * (1 + self.gated), joins=1 + self.gated),
             Linear("mlp down", self.width, self.hidden, "row"),
         )
 
@@ -266,7 +266,7 @@ class Moe:
         """Matrices of ONE routed expert."""
         d = self.latent or self.hidden
         return (
-            Linear("expert up", d, self.width * (2 if self.gated else 1)),
+            Linear("expert up", d, self.width * (1 + self.gated), joins=1 + self.gated),
             Linear("expert down", self.width, d, "row"),
         )
 
@@ -281,7 +281,7 @@ class Moe:
             )
         if self.shared_width:
             linears += (
-                Linear("shared up", self.hidden, self.shared_width * (2 if self.gated else 1)),
+                Linear("shared up", self.hidden, self.shared_width * (1 + self.gated), joins=1 + self.gated),
                 Linear("shared down", self.shared_width, self.hidden, "row"),
             )
         return linears

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import model_validator
 
 from perfmodel.specs.facts import Capacity, Fact, Ratio, Share, Spec
-from perfmodel.specs.load import parse
-from perfmodel.specs.sources import check_sources
-from perfmodel.specs.yamlfile import read
+from perfmodel.specs.records import Records
 
-__all__ = ["Compressor", "compressors"]
+__all__ = ["COMPRESSORS", "Compressor", "compressors"]
 
 
 class Compressor(Spec):
@@ -59,19 +57,9 @@ class Compressor(Spec):
         return 0.0 if found is None else found.value
 
 
-class _File(Spec):
-    """The shipped compressors."""
-
-    sources: dict[str, str]
-    compressors: dict[str, Compressor]
-
-    @model_validator(mode="after")
-    def _sources_exist(self) -> _File:
-        check_sources(self, self.sources)
-        return self
+COMPRESSORS = Records("compressor", "compressors", Compressor, Path(__file__).parent / "compressors.yaml")
 
 
-@lru_cache(maxsize=1)
-def compressors() -> dict[str, Compressor]:
+def compressors() -> Mapping[str, Compressor]:
     """Every shipped compressor by name."""
-    return parse(_File, read(Path(__file__).parent / "compressors.yaml")).compressors
+    return COMPRESSORS.shipped()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from perfmodel.errors import SpecError, UnknownName
+from perfmodel.errors import SpecError
 from perfmodel.specs.facts import Number, Spec
-from perfmodel.specs.load import parse
-from perfmodel.specs.sources import check_sources
-from perfmodel.specs.yamlfile import read
+from perfmodel.specs.records import Records
 
-__all__ = ["Drafter", "drafter", "drafters"]
+__all__ = ["DRAFTERS", "Drafter", "drafter", "drafters"]
 
 Count = Annotated[int, Field(ge=0)]
 Some = Annotated[int, Field(ge=1)]
@@ -60,25 +59,12 @@ class Drafter(Spec):
         return bool(self.layers or self.prefix or self.model)
 
 
-class _File(Spec):
-    """The shipped drafters."""
-
-    sources: dict[str, str]
-    drafters: dict[str, Drafter]
-
-    @model_validator(mode="after")
-    def _sources_exist(self) -> _File:
-        check_sources(self, self.sources)
-        for name, record in self.drafters.items():
-            if record.source not in self.sources:
-                raise ValueError(f"`{name}` names a source that is not listed: {record.source}")
-        return self
+DRAFTERS = Records("drafter", "drafters", Drafter, Path(__file__).parent / "drafters.yaml")
 
 
-@lru_cache(maxsize=1)
-def drafters() -> dict[str, Drafter]:
+def drafters() -> Mapping[str, Drafter]:
     """Every shipped drafter by name."""
-    return parse(_File, read(Path(__file__).parent / "drafters.yaml")).drafters
+    return DRAFTERS.shipped()
 
 
 @lru_cache(maxsize=64)
@@ -93,10 +79,7 @@ def drafter(name: str) -> Drafter:
         If what stands behind the colon is missing or does not fit.
     """
     head, colon, argument = name.partition(":")
-    found = drafters()
-    if head not in found:
-        raise UnknownName("drafter", name, found, remedy="there are " + ", ".join(found))
-    record = found[head]
+    record = DRAFTERS.get(head)
     if record.takes is None:
         if colon:
             raise SpecError("this drafter has nothing to choose", field="speculation", found=name, allowed=head)

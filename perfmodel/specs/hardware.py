@@ -114,7 +114,8 @@ class Device(Spec):
     memory: dict[str, Memory]
     """Nearest first; the last one holds weights and KV cache."""
     formats: tuple[str, ...] = ()
-    """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4, weight only)."""
+    """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4, weight only), and
+    the patterns N:M of sparse weights whose zeros its matrix units skip."""
     runs: tuple[Operator, ...] = get_args(Operator)
     """Operator classes it can execute."""
     concurrency: Literal["concurrent", "blocked"] = "concurrent"

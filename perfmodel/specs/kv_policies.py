@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from perfmodel.errors import UnknownName
 from perfmodel.specs.facts import Spec
-from perfmodel.specs.load import parse
-from perfmodel.specs.yamlfile import read
+from perfmodel.specs.records import Records
 
-__all__ = ["Clusters", "KvPolicy", "kv_policies", "kv_policy"]
+__all__ = ["POLICIES", "Clusters", "KvPolicy", "kv_policies", "kv_policy"]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -55,35 +53,14 @@ class KvPolicy(Spec):
         return sum(level.compared / level.tokens for level in self.levels)
 
 
-class _File(Spec):
-    """The shipped policies."""
-
-    sources: dict[str, str]
-    policies: dict[str, KvPolicy]
-
-    @model_validator(mode="after")
-    def _sources_exist(self) -> _File:
-        for name, record in self.policies.items():
-            if record.source not in self.sources:
-                raise ValueError(f"`{name}` names a source that is not listed: {record.source}")
-        return self
+POLICIES = Records("policy of the KV cache", "policies", KvPolicy, Path(__file__).parent / "kv_policies.yaml")
 
 
-@lru_cache(maxsize=1)
-def kv_policies() -> dict[str, KvPolicy]:
+def kv_policies() -> Mapping[str, KvPolicy]:
     """Every shipped policy by name."""
-    return parse(_File, read(Path(__file__).parent / "kv_policies.yaml")).policies
+    return POLICIES.shipped()
 
 
 def kv_policy(name: str) -> KvPolicy:
-    """Return the policy of that name.
-
-    Raises
-    ------
-    UnknownName
-        If there is none.
-    """
-    found = kv_policies()
-    if name not in found:
-        raise UnknownName("policy of the KV cache", name, found, remedy="there are " + ", ".join(found))
-    return found[name]
+    """Return the policy of that name, or in that file; ``UnknownName`` if there is none."""
+    return POLICIES.get(name)

@@ -6,6 +6,7 @@ forgotten or doubled prefix is caught. They are no statement about what can be b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -20,6 +21,8 @@ __all__ = ["CLASS_RANGES", "FORMAT_BITS", "LEVEL_RANGES", "check_cluster", "chec
 
 Range = tuple[str, str]
 
+PATTERN = re.compile(r"[1-9]\d*:[1-9]\d*")
+"""N of M neighbouring weights that sparse matrix units multiply."""
 FORMAT_BITS = {
     "fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "mxfp8": 8,
     "int32": 32, "int16": 16, "fp6": 6, "mxfp6": 6, "fp4": 4, "mxfp4": 4, "nvfp4": 4, "int4": 4, "int2": 2, "int1": 1,
@@ -250,7 +253,8 @@ def _peak_checks(device: Device, ranges: Mapping[str, Range], what: str) -> None
             message = f"a thousand times below the vector rate of {vector.text}"
             raise FieldError(message, ("peak", "matrix", name), found=matrix.text)
     for i, name in enumerate(device.formats):
-        _format(("formats", i), name)
+        if not PATTERN.fullmatch(name):
+            _format(("formats", i), name, also=("N:M for products that skip all but N of M weights",))
 
 
 def _memory_checks(device: Device, ranges: Mapping[str, Range], what: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfmodel.elementwise import Scalar
 from perfmodel.network.topology import Dim
+from perfmodel.specs.quality.loss import Loss
 from perfmodel.units import Bytes, Seconds
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Situation(NamedTuple):
     workload : the workload specification.
     devices : largest number of devices considered.
     excused : techniques asked for by name: that their quality is unknown does not rule them out.
+    quality_budget : largest published loss that a plan may spend, ``None`` where none was given [1].
     chosen : (technique, values) of those that were asked for with values, as ``packed_weights=awq-int4-g128``.
     """
 
@@ -106,10 +108,22 @@ class Situation(NamedTuple):
     devices: int
     excused: frozenset[str] = frozenset()
     chosen: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    quality_budget: float | None = None
 
     def choices(self, technique: str) -> tuple[str, ...]:
         """Values that a technique was asked for with, none if it was not."""
         return dict(self.chosen).get(technique, ())
+
+    def within_reach(self, losses: Mapping[Any, float]) -> frozenset[Any]:
+        """Choices whose published loss the budget covers, and the mildest beyond it, which tells what more would buy.
+
+        All where there is no budget.
+        """
+        if self.quality_budget is None:
+            return frozenset(losses)
+        ordered = sorted(losses, key=lambda v: losses[v])
+        covered = [v for v in ordered if losses[v] <= self.quality_budget]
+        return frozenset(ordered[: len(covered) + 1])
 
 
 def _no_axes(situation: Situation) -> tuple[Axis, ...]:
@@ -152,6 +166,8 @@ class Technique(NamedTuple):
     choice : column whose values may follow its name, as ``--use NAME=VALUE``.
     assumes : plan, situation -> (what the plan takes for granted because of it, the flag that changes it).
     pays_within : column up to some value of which it pays and beyond which it no longer does.
+    quality : plan, situation -> published loss with its source, ``None`` where nobody published one.
+    telling : columns in which plans must differ to be listed side by side; its dims' degrees need not be named.
     undominated : values of its axis, situation -> those that no other of them beats or equals in time, memory and
         legality whatever the rest of the plan; the others need not be searched.
     continuous : columns in which its terms, ledger lines and legality are affine: shares that the solver finds exactly.
@@ -174,5 +190,7 @@ class Technique(NamedTuple):
     choice: str | None = None
     assumes: Callable[[Any, Situation], Sequence[tuple[str, str]]] = _nothing
     pays_within: str | None = None
+    quality: Callable[[Any, Situation], Loss | None] | None = None
+    telling: tuple[str, ...] = ()
     undominated: Callable[[tuple[tuple[Any, ...], ...], Situation], tuple[tuple[Any, ...], ...]] = _all
     continuous: tuple[str, ...] = ()

@@ -10,27 +10,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perfmodel.elementwise import Scalar, where
-from perfmodel.errors import UnknownName
 from perfmodel.machine.build import Machine
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.network.topology import Network
 from perfmodel.operators.streaming import elementwise
-from perfmodel.specs.compressors import Compressor, compressors
-from perfmodel.specs.quality import published_loss
+from perfmodel.specs.compressors import COMPRESSORS, Compressor, compressors
+from perfmodel.specs.quality import Loss, published_loss
+from perfmodel.specs.records import OFF
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, family_sum
 from perfmodel.units import Bytes, Seconds
 
 __all__ = ["TECHNIQUE"]
 
-OFF = "none"
+
+def _published(name: str, situation: Situation) -> Loss | None:
+    """Published loss of a compressor on this very model."""
+    architecture = situation.architecture
+    return published_loss("compressed_collectives", name, architecture.family, architecture.parameters)
 
 
 def _loss(name: str, situation: Situation) -> float:
-    """Published loss of a compressor on this very model, NaN where there is none."""
-    architecture = situation.architecture
-    loss = published_loss("compressed_collectives", name, architecture.family, architecture.parameters)
+    loss = _published(name, situation)
     return float("nan") if loss is None else loss.value
+
+
+def quality(x: Plan, situation: Situation) -> Loss | None:
+    """What is published for the compressor on this model; no loss without one."""
+    return Loss(0.0, "", "") if x.compressor == OFF else _published(x.compressor, situation)
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
@@ -38,14 +45,13 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
     named = "compressed_collectives" in situation.excused
     usable = situation.choices("compressed_collectives")
     for name in usable:
-        if name not in compressors():
-            raise UnknownName("compressor", name, compressors(), remedy="there are " + ", ".join(compressors()))
+        COMPRESSORS.get(name)
     usable = usable or tuple(name for name in compressors() if named or _loss(name, situation) >= 0.0)
     return (Axis.of("compressor", (OFF, *usable), structural=True),)
 
 
 def _chosen(x: Plan) -> Compressor | None:
-    return None if x.compressor == OFF else compressors()[x.compressor]
+    return None if x.compressor == OFF else COMPRESSORS.get(x.compressor)
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
@@ -144,7 +150,7 @@ def undominated(values: tuple[tuple[Any, ...], ...], situation: Situation) -> tu
     """Compressors that none of their kind beats in every number, where the loss of quality does not choose."""
     if "compressed_collectives" not in situation.excused:
         return values
-    found = {v: compressors()[v[0]] for v in values if v[0] != OFF}
+    found = {v: COMPRESSORS.get(v[0]) for v in values if v[0] != OFF}
 
     def beaten(c: Compressor) -> bool:
         rivals = [_costs(r) for r in found.values() if _kind(r) == _kind(c) and _costs(r) != _costs(c)]
@@ -174,5 +180,6 @@ TECHNIQUE = Technique(
     opt_in=True,
     describe=describe,
     choice="compressor",
+    quality=quality,
     undominated=undominated,
 )

@@ -127,4 +127,5 @@ TECHNIQUE = Technique(
     dims=dims,
     terms=terms,
     legal=legal,
+    telling=("cp",),
 )

@@ -62,4 +62,5 @@ TECHNIQUE = Technique(
     opt_in=True,
     describe=describe,
     choice="cross_layer_kv",
+    telling=("cross_layer_kv",),
 )

@@ -80,4 +80,5 @@ TECHNIQUE = Technique(
     axes=axes,
     layout=layout,
     terms=terms,
+    telling=("attention_engine",),
 )

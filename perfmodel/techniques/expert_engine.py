@@ -80,4 +80,5 @@ TECHNIQUE = Technique(
     terms=terms,
     legal=legal,
     describe=describe,
+    telling=("experts_engine",),
 )

@@ -131,4 +131,5 @@ TECHNIQUE = Technique(
     describe=describe,
     terms=terms,
     legal=legal,
+    telling=("ep",),
 )

@@ -71,4 +71,5 @@ TECHNIQUE = Technique(
     dims=dims,
     terms=terms,
     legal=legal,
+    telling=("ulysses",),
 )

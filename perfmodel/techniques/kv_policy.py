@@ -18,14 +18,13 @@ from perfmodel.operators.state import key_value_bytes
 from perfmodel.operators.streaming import elementwise
 from perfmodel.specs.architecture import Architecture, Attention
 from perfmodel.specs.kv_policies import kv_policies, kv_policy
-from perfmodel.specs.quality import published_loss, published_rows
+from perfmodel.specs.quality import Loss, published_loss, published_rows
+from perfmodel.specs.records import OFF
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, tokens_kept
 
 __all__ = ["TECHNIQUE"]
 
-OFF = "none"
-"""Everything stays and is read."""
 NAME = "kv_policy"
 SCORE_BYTES = 4.0
 """A score is kept in fp32 [B]."""
@@ -55,8 +54,7 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     """What stays and what is read, and the published loss for this very model."""
     if x.kv_policy == OFF:
         return {}
-    record, architecture = kv_policy(x.kv_policy), situation.architecture
-    loss = published_loss(NAME, x.kv_policy, architecture.family, architecture.parameters)
+    record, loss = kv_policy(x.kv_policy), quality(x, situation)
     return {
         "kv_kept": record.kept,
         "kv_budget": float("inf") if record.budget is None else float(record.budget),
@@ -64,6 +62,14 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
         "kv_compared": record.compared,
         "quality_loss": float("nan") if loss is None else loss.value,
     }
+
+
+def quality(x: Plan, situation: Situation) -> Loss | None:
+    """What is published for the policy on this model; no loss without one."""
+    architecture = situation.architecture
+    if x.kv_policy == OFF:
+        return Loss(0.0, "", "")
+    return published_loss(NAME, x.kv_policy, architecture.family, architecture.parameters)
 
 
 def _heads(architecture: Architecture) -> float:
@@ -126,4 +132,6 @@ TECHNIQUE = Technique(
     opt_in=True,
     describe=describe,
     choice="kv_policy",
+    quality=quality,
+    telling=("kv_policy",),
 )

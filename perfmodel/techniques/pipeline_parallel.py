@@ -88,4 +88,5 @@ TECHNIQUE = Technique(
     terms=terms,
     memory=memory,
     legal=legal,
+    telling=("pp",),
 )

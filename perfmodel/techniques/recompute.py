@@ -58,4 +58,5 @@ TECHNIQUE = Technique(
     layout=layout,
     memory=memory,
     describe=describe,
+    telling=("recompute",),
 )

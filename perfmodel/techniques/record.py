@@ -84,6 +84,14 @@ class Layout:
     """Storage format of the matrices; ``None`` keeps the workload's (training) or the checkpoint's (serving)."""
     weights_bytes: Scalar = owner(None)
     """Bytes per stored weight with its scales [B]; ``None`` follows the format."""
+    weights_computed: Scalar = owner(1.0)
+    """Share of the products with them that the engine computes; it skips those with weights that are not stored [1]."""
+    weights_stored: Scalar = owner(1.0)
+    """Share of the layers' weights that is stored: layers that run with the weights of another have none [1]."""
+    weights_read: Scalar = owner(1.0)
+    """Share of the layers' weights that a pass reads from memory; the others are still in the cache [1]."""
+    shape: tuple[float, float] | None = owner()
+    """(share of the layers left out, share of the inner width that stays); ``None`` is the whole model."""
     weights_wire: Scalar = owner(None)
     """Bytes per weight when gathered [B]; ``None`` is the stored width."""
     scales_wire: Scalar = owner(0.0)
@@ -209,6 +217,8 @@ class Layout:
     """Share of the keys and values of a fixed context that a query reads [1]."""
     kv_compared: Scalar = total()
     """Keys without values, per token of the fixed context, that a query reads to choose them [1]."""
+    attention_format: str | None = owner()
+    """Format of the products with cached keys and values; ``None`` follows the cache of the workload."""
     quality_loss: Scalar = total()
     """Published relative loss of quality; NaN where none is published [1]."""
     quality_accepted: Scalar = total()

@@ -231,4 +231,5 @@ TECHNIQUE = Technique(
     legal=legal,
     describe=describe,
     continuous=SHARES,
+    telling=("offload",),
 )

@@ -296,4 +296,5 @@ TECHNIQUE = Technique(
     choice=NAME,
     assumes=assumes,
     pays_within="batch",
+    telling=("speculation",),
 )

@@ -127,4 +127,5 @@ TECHNIQUE = Technique(
     terms=terms,
     memory=memory,
     legal=legal,
+    telling=("tp",),
 )

@@ -6,7 +6,7 @@ from perfmodel.calibration.claims.run import Run
 from perfmodel.machine.kernels import kernel_time
 from perfmodel.operators.formats import stored_bytes
 from perfmodel.operators.gemm import gemm
-from perfmodel.specs.weight_formats import weight_format
+from perfmodel.specs.number_formats import weight_format
 
 __all__ = ["kernel_ratio", "token_ms", "weights_read"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from perfmodel.calibration.claims.run import Run
 from perfmodel.operators.formats import mean_row, stored_bytes
-from perfmodel.specs.weight_formats import weight_format
+from perfmodel.specs.number_formats import weight_format
 
 __all__ = ["bits", "bound"]
 

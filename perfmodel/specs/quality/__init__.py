@@ -1,4 +1,8 @@
-"""Published quality of lossy techniques. Outside the table the answer is *unknown*, never a guess."""
+"""Published quality of lossy techniques. Outside the tables the answer is *unknown*, never a guess.
+
+``published.csv`` holds comparisons of training techniques, looked up by technique and setting; ``inference.csv`` those
+of compressed models, looked up by method and bits in :mod:`perfmodel.specs.quality.formats`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from perfmodel.specs.quality.loss import Loss
+
 __all__ = ["Loss", "published_loss", "published_rows"]
 
 TOLERANCE = 0.005
 """Relative difference in parameter count up to which a row speaks of the same model."""
 SCALE_TOLERANCE = 0.5
 """The same for rows whose family is ``any``: results that are stated for a size, not for a model."""
-
-
-class Loss(NamedTuple):
-    """Relative loss of quality with its source: (value - baseline) / baseline of a lower-is-better metric [1]."""
-
-    value: float
-    metric: str
-    source: str
 
 
 class Row(NamedTuple):
@@ -60,9 +58,9 @@ def published_loss(technique: str, variant: str, family: str, parameters: int) -
 
     Examples
     --------
-    >>> round(published_loss("packed_weights", "awq-int4-g128", "llama", 68976648192).value, 3)
-    0.027
-    >>> published_loss("packed_weights", "awq-int4-g128", "gpt2", 124439808) is None
+    >>> round(published_loss("local_steps", "streaming-h100", "qwen3", 4022468096).value, 4)
+    0.0044
+    >>> published_loss("local_steps", "streaming-h100", "gpt2", 124439808) is None
     True
     """
     for row in published_rows():
