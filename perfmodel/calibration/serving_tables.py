@@ -112,6 +112,8 @@ def published_row(line: int, row: Row) -> ServingRow:
     """Rows of vendors' pages: static batches, offline runs, time per token of one sequence."""
     plan, mode = _plan(row, number(row, "batch_or_concurrency") or 1.0), row.get("mode", "")
     tpot, rate = number(row, "tpot_ms") * MILLI, number(row, "throughput_tok_s")
+    if "unspecified" in row.get("throughput_kind", ""):
+        raise Unpredictable("whether prompts count in the rate is not stated")
     if tpot:
         alone = {**row, "isl": row.get("isl") or SHORT[0], "osl": row.get("osl") or SHORT[1]}
         return _row(line, alone, "static", plan, {"tpot": tpot})

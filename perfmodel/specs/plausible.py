@@ -21,8 +21,7 @@ __all__ = ["CLASS_RANGES", "FORMAT_BITS", "LEVEL_RANGES", "check_cluster", "chec
 
 Range = tuple[str, str]
 
-PATTERN = re.compile(r"[1-9]\d*:[1-9]\d*")
-"""N of M neighbouring weights that sparse matrix units multiply."""
+PATTERN = re.compile(r"[1-9]\d*:[1-9]\d*")  # N of M neighbouring weights that sparse matrix units multiply
 FORMAT_BITS = {
     "fp64": 64, "fp32": 32, "tf32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "mxfp8": 8,
     "int32": 32, "int16": 16, "fp6": 6, "mxfp6": 6, "fp4": 4, "mxfp4": 4, "nvfp4": 4, "int4": 4, "int2": 2, "int1": 1,
