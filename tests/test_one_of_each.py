@@ -27,7 +27,7 @@ def test_fpga_decode_of_four_bit_weights_is_bound_by_memory() -> None:
     """16-bit weights of a 7B model do not fit 8 GiB; with a quality budget they do, and decode waits for memory."""
     question = {"model": "llama2-7b", "hw": "alveo-u280", "workload": "chat", "workload_changes": {"slo": None}}
     assert ask(**question).best is None
-    plan = best(**question, max_quality_loss=0.05)
+    plan = best(**question, max_quality_loss=0.05, pin={"batch": 1})
     assert plan.columns["packed_weights"] == "awq-int4-g128"
     weights, cache = (s.loss for s in plan.losses)
     assert weights is not None

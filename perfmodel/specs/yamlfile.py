@@ -321,6 +321,8 @@ class _Builder:
         row = rows[line - 1].decode() if line and line <= len(rows) else ""
         if row[: len(row) - len(row.lstrip())].count("\t"):
             problem = "indent with spaces, not tabs"
+        if "maximum nesting" in problem:  # newer parsers stop by themselves, deeper down
+            return SpecError(f"nested more than {MAX_DEPTH} deep", file=str(self.path), line=line)
         context = getattr(error, "context", None)
         message = f"not valid YAML: {problem}" + (f" ({context})" if context else "")
         return SpecError(message, file=str(self.path), line=line, found=row.strip() or None)

@@ -260,7 +260,8 @@ def test_the_hints_of_an_answer_work(
 def test_an_estimate_repeats_the_plan_and_shows_what_an_illegal_one_breaks(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--model", "llama70b", "--hw", "dgx-h100", "-w", "pretrain", "--devices", "64", "--json"]
     best = json.loads(here("plan", *asked, capsys=capsys)[1])["answers"][0]["best"]
-    pins = [w for n, v in best["columns"].items() if n != "devices" for w in ("--pin", f"{n}={v:.0f}")]
+    columns = {n: v if isinstance(v, str) else f"{v:.0f}" for n, v in best["columns"].items() if n != "devices"}
+    pins = [word for n, v in columns.items() for word in ("--pin", f"{n}={v}")]
     again = json.loads(here("estimate", *asked, *pins, capsys=capsys)[1])
     assert again["schema"] == "perfmodel.estimate/1"
     assert again["legal"]

@@ -91,7 +91,7 @@ def test_every_cluster_of_a_known_family_has_a_library() -> None:
     known = known_libraries()
     for entry in cluster_names():
         system = load_system(entry.path)
-        if known.usual_for(system.accelerator.family):
+        if known.usual_for(system.accelerator.family) and system.cluster.levels:  # a single device exchanges nothing
             assert system.cluster.collectives, entry.name
             document, origin = likened(read(entry.path))
             assert origin == system.libraries_of
