@@ -43,7 +43,6 @@ KNOWN_TO_FAIL = {
     ("flightllm", "VHK158 against A100 under vLLM: cases with the published winner"),
     ("flightllm", "U280, decode, batch 1"),
     ("dovetail", "drafts on the GPU and as many layers as 7 GB hold"),
-    ("locmoe", "time saved where half of the copies stay in the node"),
     ("lasp2", "speed over ring attention, 2048K tokens on 64 GPUs"),
     ("lasp2", "speed over ring attention, 2K tokens on 64 GPUs"),
     ("mixpe", "time, scaling operands over scaling sums"),
