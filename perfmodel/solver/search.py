@@ -25,6 +25,8 @@ NEAR = 2.0
 """Demand over limit up to which a plan that one constraint alone rejects is near [1]."""
 FIRST = 0.125
 """Share of a block, the most promising plans, that is timed before the rest is held against what they reach."""
+WORTH_BOUNDING = 300_000
+"""Well-formed plans of a slab below which all are timed at once: bounds would cost what they save."""
 TIMED_AT_ONCE = 4096
 """Plans that are not worth dividing."""
 
@@ -90,8 +92,8 @@ def search(
 ) -> Outcome:
     """Judge every plan of the space and keep the best, the counts and the nearest misses.
 
-    Every plan is held against every constraint. Where that takes no time, a plan is timed only if no bound on its
-    time proves that it can neither be among the best nor be the nearest miss.
+    Every plan is held against every constraint. In a large space where that takes no time, a plan is timed only if no
+    bound on its time proves that it can neither be among the best nor be the nearest miss.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def search(
         done = outcome.cells
         for block in kept.pieces(limit or _block_cells(kept.cells)):
             if block.cells:
-                _absorb(outcome, near, block, problem, done)
+                _absorb(outcome, near, block, problem, done, bounded=kept.cells >= WORTH_BOUNDING)
             done += block.cells
             if progress is not None:
                 progress(done)
@@ -123,10 +125,12 @@ def _block_cells(cells: int) -> int:
     return min(BLOCK_CELLS, max(cells // 8, SMALL_BLOCK))
 
 
-def _absorb(outcome: Outcome, near: dict[tuple[str, int], int], block: Block, problem: Problem, first: int) -> None:
+def _absorb(
+    outcome: Outcome, near: dict[tuple[str, int], int], block: Block, problem: Problem, first: int, *, bounded: bool
+) -> None:
     """Judge a block of well-formed plans and fold it into the outcome; ``near`` counts near misses."""
     x = block.columns()
-    spent, judged = problem.spent(x), None
+    spent, judged = problem.spent(x) if bounded else None, None
     if spent is None:
         judged = problem.judge(x)
         spent = Spent(judged.budget, judged.form)

@@ -14,6 +14,7 @@ from planning import setting
 
 from perfmodel.errors import SpecError, UnknownName
 from perfmodel.insight.setting import Setting
+from perfmodel.solver import search as solver
 from perfmodel.solver.problems import TrainingProblem
 from perfmodel.solver.search import KEEP, NEAR, Outcome, search
 from perfmodel.techniques.settled import Plan
@@ -111,6 +112,12 @@ def looped(case: str) -> tuple[Setting, Loop]:
     return found, Loop(found)
 
 
+@pytest.fixture(params=[0, solver.WORTH_BOUNDING], ids=["bounded", "timed"])
+def bounding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solver, "WORTH_BOUNDING", request.param)
+
+
+@pytest.mark.usefixtures("bounding")
 @pytest.mark.parametrize("case", CASES)
 def test_the_search_is_the_loop(case: str) -> None:
     found, loop = looped(case)
@@ -126,6 +133,7 @@ def test_the_search_is_the_loop(case: str) -> None:
     assert {n: c[0].score for n, c in outcome.by_devices.items()} == pytest.approx(loop.best, rel=1e-12)
 
 
+@pytest.mark.usefixtures("bounding")
 @pytest.mark.parametrize("case", CASES)
 def test_what_was_found_is_what_a_single_plan_says(case: str) -> None:
     found = CASES[case]()
@@ -164,6 +172,7 @@ def test_no_plan_is_faster_than_its_bound(case: str) -> None:
 
 def test_what_is_not_timed_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = CASES["dense on frontier"]()
+    monkeypatch.setattr(solver, "WORTH_BOUNDING", 0)
     bounded = search(found.space, found.problem, limit=300)
     spent = type(found.problem).spent
     monkeypatch.setattr(type(found.problem), "spent", lambda self, x: spent(self, x)._replace(least=None))
