@@ -295,8 +295,10 @@ def _at_banks(work: Work, engine: Engine, dram: Dram) -> KernelTime:
     c = kernel_constants(work, engine)
     _, keys, width, _ = work.shape
     passes = work.flops / (4.0 * keys * width)
-    seconds = bank_attention(dram, passes, keys, width, storage(work.format).bytes)
-    return KernelTime(c.launch + seconds, work.flops / engine.peak(work.format), seconds, c.launch)
+    commands = bank_attention(dram, passes, keys, width, storage(work.format).bytes)
+    commands = maximum(commands, work.compulsory_bytes / engine.bandwidth)  # queries and outputs pass, too
+    arithmetic = work.flops / engine.peak(work.format)  # numbers of a few bits arrive faster than units multiply
+    return KernelTime(c.launch + maximum(commands, arithmetic), arithmetic, commands, c.launch)
 
 
 def _moe(work: Work, engine: Engine) -> KernelTime:
