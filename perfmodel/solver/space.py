@@ -185,7 +185,10 @@ def build_space(techniques: Sequence[Technique], situation: Situation, pinned: M
     for name in pinned:
         if name not in known:
             raise UnknownName("plan column", name, known, remedy="it may belong to a technique that needs --use")
-    kept = [_worth(t, _pin(axis, pinned), situation) for t, axis in axes]
+    kept = []
+    for technique, axis in axes:
+        worth = _worth(technique, _pin(axis, pinned), situation)
+        kept.append(worth if pinned.keys() & set(axis.columns) else _payable(technique, worth, situation))
     return Space(tuple(a for a in kept if a.structural), tuple(a for a in kept if not a.structural))
 
 
@@ -193,6 +196,23 @@ def _worth(technique: Technique, axis: Axis, situation: Situation) -> Axis:
     """Values that no other beats in every plan; what the user pinned is never beaten by what he did not."""
     values = technique.undominated(axis.values, situation)
     return axis._replace(values=values, left_out=axis.left_out + len(axis.values) - len(values))
+
+
+def _payable(technique: Technique, axis: Axis, situation: Situation) -> Axis:
+    """Values whose own loss of quality is published and no more than twice the budget: no plan may spend the others.
+
+    What was asked for by name, or pinned, stays: its loss is accepted, or told.
+    """
+    if not technique.opt_in or technique.name in situation.excused:
+        return axis
+    limit = 2.0 * (situation.quality_budget or 0.0)
+
+    def loss(values: tuple[Any, ...]) -> float:
+        x = Plan(**{**technique.neutral, **dict(zip(axis.columns, values, strict=True))})
+        return float(technique.layout(x, situation).get("quality_loss", 0.0))
+
+    kept = tuple(v for v in axis.values if loss(v) <= limit) or axis.values
+    return axis._replace(values=kept, left_out=axis.left_out + len(axis.values) - len(kept))
 
 
 def _pin(axis: Axis, pinned: Mapping[str, Any]) -> Axis:

@@ -126,6 +126,7 @@ def test_goals_count_the_groups_within_them() -> None:
         "framework": "vllm",
         "device": "H100",
         "source": "a table",
+        "metric": "time",
         "subsets": {},
         "inside": 0.8,
         "predicted": 20,
