@@ -31,9 +31,11 @@ def test_fpga_decode_of_narrow_weights_is_bound_by_memory() -> None:
     assert plan.columns["packed_weights"] != "none"
     assert plan.quality is not None
     assert 0.0 < plan.quality <= 0.05
+    assert plan.quality == pytest.approx(sum(s.loss.value for s in plan.losses if s.loss is not None), rel=1e-9)
     assert plan.bottleneck == "hbm"
     four = best(**question, use=("packed_weights=awq-int4-g128",), pin={"batch": 1})
     assert four.columns["packed_weights"] == "awq-int4-g128"
+    assert [s.loss.value for s in four.losses if s.loss is not None] == pytest.approx([0.13 / 5.47], rel=1e-3)
     assert four.bottleneck == "hbm"
 
 

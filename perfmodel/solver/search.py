@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perfmodel.elementwise import Scalar
 from perfmodel.solver.outcome import KEEP, Candidate, Judged, NearMiss, Outcome, Timed
-from perfmodel.solver.space import BLOCK_CELLS, Block, Cells, Space
+from perfmodel.solver.space import BLOCK_CELLS, NEAR, Block, Cells, Space
 from perfmodel.techniques.settled import Plan
 
 __all__ = ["KEEP", "NEAR", "Candidate", "Judged", "NearMiss", "Outcome", "Problem", "Spent", "search"]
@@ -21,8 +21,6 @@ SMALL_BLOCK = 30_000
 """Cells per block of a small space: arrays that the allocator reuses instead of asking the system for pages."""
 WORTH_NARROWING = 0.25
 """Share of what is left of the mesh that a constraint must reject for its dimensions to become one of survivors."""
-NEAR = 2.0
-"""Demand over limit up to which a plan that one constraint alone rejects is near [1]."""
 FIRST = 0.125
 """Share of a block, the most promising plans, that is timed before the rest is held against what they reach."""
 WORTH_BOUNDING = 300_000

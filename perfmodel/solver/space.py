@@ -14,10 +14,12 @@ from perfmodel.errors import SpecError, UnknownName
 from perfmodel.techniques.base import Axis, Situation, Technique
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Block", "Cells", "Lane", "Space", "build_space", "column_value"]
+__all__ = ["NEAR", "Block", "Cells", "Lane", "Space", "build_space", "column_value"]
 
 BLOCK_CELLS = 250_000
 """Cells evaluated at once: arrays of this size stay near the processor, and memory stays bounded whatever the space."""
+NEAR = 2.0
+"""Demand over limit up to which a plan that one constraint alone rejects is near [1]."""
 MESH_CELLS = 50_000_000
 """Cells whose form (divisibility, counts) is checked at once; the arrays that check it are far smaller."""
 
@@ -199,13 +201,13 @@ def _worth(technique: Technique, axis: Axis, situation: Situation) -> Axis:
 
 
 def _payable(technique: Technique, axis: Axis, situation: Situation) -> Axis:
-    """Values whose own loss of quality is published and no more than twice the budget: no plan may spend the others.
+    """Values whose own loss of quality is published and near the budget: no plan may spend the others.
 
     What was asked for by name, or pinned, stays: its loss is accepted, or told.
     """
     if not technique.opt_in or technique.name in situation.excused:
         return axis
-    limit = 2.0 * (situation.quality_budget or 0.0)
+    limit = NEAR * (situation.quality_budget or 0.0)
 
     def loss(values: tuple[Any, ...]) -> float:
         x = Plan(**{**technique.neutral, **dict(zip(axis.columns, values, strict=True))})
