@@ -73,6 +73,21 @@ def formats(json: bool = JSON) -> None:
         output.print_text("\n".join(listing.format_lines(found)))
 
 
+@app.command("fields")
+def fields(
+    kind: str = typer.Argument(..., metavar="KIND", help="device, cluster, fleet, serving-workload, …"),
+    json: bool = typer.Option(False, "--json", help="Print a JSON Schema, for editors that complete and check YAML."),
+) -> None:
+    """List every field that a file may have: form, what may be left out, meaning."""
+    from perfmodel.cli import output
+    from perfmodel.report import fields as report
+
+    if json:
+        output.print_json(report.schema_of(kind))
+    else:
+        output.print_text("\n".join(report.field_lines(kind)))
+
+
 @app.command("check")
 def check(paths: list[Path] = typer.Argument(..., metavar="PATH...", help="Files, or folders of files.")) -> None:
     """Check files; exit code 2 if one cannot be used."""
