@@ -47,11 +47,12 @@ UNITS: dict[str, dict[str, float]] = {
     "B": {"B": 1.0, "b": 0.125},
     "B/s": {"B/s": 1.0, "b/s": 0.125},
     "FLOP/s": {"FLOP/s": 1.0, "OP/s": 1.0},
-    "s": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0},
+    "s": {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "days": 86400.0, "years": 31557600.0},
     "W": {"W": 1.0},
     "Hz": {"Hz": 1.0},
     "USD": {"USD": 1.0},
     "USD/s": {"USD/s": 1.0, "USD/h": 1.0 / 3600.0},
+    "USD/J": {"USD/J": 1.0, "USD/kWh": 1.0 / 3.6e6},
     "kg/J": {"kg/J": 1.0, "kg/kWh": 1.0 / 3.6e6},
     "token": {"token": 1.0, "tokens": 1.0},
     "1/s": {"1/s": 1.0, "/s": 1.0, "requests/s": 1.0},
@@ -68,13 +69,14 @@ EXAMPLES = {
     "Hz": "1.7 GHz",
     "USD": "199000 USD",
     "USD/s": "3.49 USD/h",
+    "USD/J": "0.1 USD/kWh",
     "kg/J": "0.35 kg/kWh",
     "token": "4096, 4 Mtokens",
     "1/s": "10 requests/s",
     "1": "0.92, 92 %",
 }
 
-_UNPREFIXED = {"min", "h", "d", "days", "", "%", "kg/kWh", "kg/J", "requests/s", "/s", "1/s"}
+_UNPREFIXED = {"min", "h", "d", "days", "years", "", "%", "USD/kWh", "kg/kWh", "kg/J", "requests/s", "/s", "1/s"}
 """Units that take no prefix: read literally, so that a prefix parser never eats their first letter."""
 
 

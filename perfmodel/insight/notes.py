@@ -9,8 +9,10 @@ from perfmodel.insight.kernels import KernelUse, told
 from perfmodel.insight.links import borrowed_libraries
 from perfmodel.insight.setting import Setting, position_limit
 from perfmodel.insight.turning import Turning, turning_points
+from perfmodel.machine.price import price_of
 from perfmodel.phases.serving import weight_format
 from perfmodel.solver.result import EvaluatedPlan
+from perfmodel.specs.hardware import Cluster
 from perfmodel.specs.workload import ServingWorkload
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan
@@ -61,6 +63,8 @@ def assumptions(
         )
     name, version = setting.framework.name, setting.framework.version
     found.append((f"software behaves like {name} {version}", "--framework"))
+    if price_of(setting.system).basis == "ownership":
+        found.append((_owning(setting.system.cluster), "--set ownership.lifetime=… or price=…"))
     libraries = borrowed_libraries(setting.system)
     if libraries:
         found.append((libraries, "--hw"))
@@ -75,6 +79,15 @@ def assumptions(
     if best is not None and best.quality is None:
         found.append(("quality of a technique in use is unknown for this model", "--max-quality-loss"))
     return tuple(found)
+
+
+def _owning(cluster: Cluster) -> str:
+    """How a purchase became a price per hour."""
+    terms = cluster.ownership
+    if terms is None or terms.lifetime is None or terms.electricity is None:
+        return "bought"
+    text = f"bought, written off over {terms.lifetime.text}, {terms.electricity.text} of power at its limit"
+    return f"{text}; parts without a price, network and staff not counted"
 
 
 def _turning(point: Turning) -> tuple[str, str]:

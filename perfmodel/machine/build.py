@@ -12,6 +12,7 @@ from perfmodel.machine.dram import Dram
 from perfmodel.machine.engine import Constants, Engine, MemoryLevel
 from perfmodel.machine.measured import PlanConstants
 from perfmodel.machine.power import Draw, clock_under_cap
+from perfmodel.machine.price import price_of
 from perfmodel.machine.reliability import Failures
 from perfmodel.specs.facts import Fact
 from perfmodel.specs.hardware import BankTiming, Cluster, Device
@@ -45,7 +46,7 @@ class Machine:
     failures : rates and repair times.
     node_power : power of a node beside its main engines, per device [W].
     provisioned : power that the facility provides for a main engine: its limit, whatever cap is set [W].
-    price : rental per device and second, ``None`` where unknown [USD/s].
+    price : per device and second: the rental, else that of owning it, ``None`` where unknown [USD/s].
     family : of the main engine's device.
     """
 
@@ -243,10 +244,6 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
         tiers["host"] = memory.capacity
     if node.storage:
         tiers["storage"] = node.storage.capacity.value / per_node
-    price = cluster.price.device_hour if cluster.price else None
-    hourly = _value(price)
-    if price is None and system.accelerator.price is not None:
-        hourly = _with_engines(system)
     return Machine(
         name=cluster.name,
         family=system.accelerator.family,
@@ -263,18 +260,10 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
         failures=_failures(cluster),
         provisioned=system.accelerator.power.limit.value if system.accelerator.power else 0.0,
         node_power=node.power_overhead.value / per_node if node.power_overhead else 0.0,
-        price=hourly,
+        price=price_of(system).per_second,
         pue=_value(cluster.pue) or 1.0,
         carbon=_value(cluster.carbon),
     )
-
-
-def _with_engines(system: System) -> float | None:
-    """Rental of an accelerator and the engines beside it, where the accelerator's is known [USD/s]."""
-    prices = [(1.0, system.accelerator.price)]
-    prices += [(e.per_accelerator.value, system.engines[n].price) for n, e in system.cluster.node.engines.items()]
-    known = [count * hour.value for count, price in prices if price and (hour := price.hour)]
-    return sum(known) if known else None
 
 
 def _shared(cluster: Cluster, way: str) -> tuple[float, float]:

@@ -29,11 +29,16 @@ def legality(
     return merged
 
 
+def memory_limit(tier: str) -> str:
+    """Name of the constraint that a memory tier sets."""
+    return tier if tier.endswith(" memory") else f"{tier} memory"
+
+
 def memory_ratios(ledgers: Mapping[str, Sequence[Line]], machine: Machine) -> dict[str, Scalar]:
     """Demand / capacity of every tier, the fuller stage deciding; a tier the machine lacks has no room."""
     ratios: dict[str, Scalar] = {}
     for lines in ledgers.values():
         for tier in dict.fromkeys(line.tier for line in lines):
             demand = add_up([line.bytes for line in lines if line.tier == tier])
-            _worse(ratios, f"{tier} memory", demand / machine.tiers.get(tier, 1.0))
+            _worse(ratios, memory_limit(tier), demand / machine.tiers.get(tier, 1.0))
     return ratios

@@ -244,7 +244,7 @@ def _fleet(path: Path) -> dict[str, Any]:
 
 def _operation(path: Path) -> dict[str, Any]:
     found = parse(Operation, read(path))
-    facts = {n: plain(getattr(found, n)) for n in ("reliability", "file_system", "power")}
+    facts = {n: plain(getattr(found, n)) for n in ("reliability", "ownership", "file_system", "power")}
     return {"kind": "operation", "name": path.stem, "file": str(path), **facts}
 
 

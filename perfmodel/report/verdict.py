@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from perfmodel.phases.judge import memory_limit
 from perfmodel.report.service import pools_text, serving_sentences
 from perfmodel.report.words import (
     GIB,
@@ -18,6 +19,7 @@ from perfmodel.report.words import (
     techniques_text,
 )
 from perfmodel.solver.result import Answer, EvaluatedPlan, LengthGroups, Placement, Rejected, Rival, Spent
+from perfmodel.specs.system import System
 from perfmodel.specs.workload import ServingWorkload, TrainingWorkload
 from perfmodel.units import format_bytes, format_count, format_number, format_rate, format_seconds
 
@@ -210,18 +212,31 @@ def rival_sentence(view: View, best: EvaluatedPlan, rival: Rival) -> str:
 def excess(view: View, found: Rejected) -> str:
     """By how much a plan breaks a constraint, in the constraint's own unit where it has one."""
     over = f"{format_number(found.ratio)} ×" if found.ratio >= 1.1 else f"{percent(found.ratio - 1, 1)} over"
-    ledger = next((g for g in found.plan.ledgers if any(f"{t} memory" == found.constraint for t in g.totals)), None)
-    if ledger is not None:
-        tier = found.constraint.removesuffix(" memory")
+    tier = _tier(found)
+    if tier is not None:
         need = max(g.totals.get(tier, 0.0) for g in found.plan.ledgers)
         digits = 1 if found.ratio > 1.01 else 3
-        limit = ledger.capacities[tier]
+        limit = next(g.capacities[tier] for g in found.plan.ledgers if tier in g.totals)
         return f"{found.constraint} {need / GIB:,.{digits}f} of {limit / GIB:,.{digits}f} GiB ({over})"
     latency = view.workload.slo.limit(found.constraint) if isinstance(view.workload, ServingWorkload) else None
     if latency is not None:
         most = latency.seconds
         return f"{found.constraint} {format_seconds(most * found.ratio)}, limit {format_seconds(most, 2)} ({over})"
     return f"{found.constraint}: {over}" if over.endswith("over") else f"{found.constraint} {over} its limit"
+
+
+def _tier(found: Rejected) -> str | None:
+    """The memory tier whose capacity a plan exceeds."""
+    tiers = (tier for ledger in found.plan.ledgers for tier in ledger.totals)
+    return next((tier for tier in tiers if memory_limit(tier) == found.constraint), None)
+
+
+def _capacity(system: System, tier: str) -> str:
+    """Where ``--set`` finds the capacity of a tier."""
+    engine = system.engines.get(tier.removesuffix(" memory"))
+    if engine is not None and tier.endswith(" memory"):
+        return f"engines.{tier.removesuffix(' memory')}.memory.{list(engine.memory)[-1]}.capacity"
+    return {"host": "node.host.memory", "storage": "node.storage.capacity"}.get(tier, f"{tier}_capacity")
 
 
 def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = None) -> str:
@@ -257,11 +272,10 @@ def remedies(view: View, answer: Answer) -> list[str]:
     """Flags that would make a plan possible: those that were tried, then what the nearest plan lacks."""
     ways, found = [spaced(text) for text in answer.possible_with], answer.rejected[0]
     factor = math.ceil((1 + (found.ratio - 1) * 1.1) * 100) / 100
-    if found.constraint.endswith(" memory"):
-        tier = found.constraint.removesuffix(" memory")
-        capacity = "node.host.memory" if tier == "host" else f"{tier}_capacity"
+    tier = _tier(found)
+    if tier is not None:
         if factor <= 4 and len(illegal(view, found.plan)) == 1:
-            ways.append(f"more memory per device: --set {capacity}=x{factor:g}")
+            ways.append(f"more memory per device: --set {_capacity(view.system, tier)}=x{factor:g}")
         ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
     limit = view.workload.slo.limit(found.constraint) if isinstance(view.workload, ServingWorkload) else None
     if limit is not None:

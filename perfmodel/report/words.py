@@ -157,7 +157,15 @@ def quantity(value: float, dimension: str) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Money with cents where they matter."""
+    """Money with cents where they matter, and fractions of a cent where cents would round them away.
+
+    Examples
+    --------
+    >>> dollars(0.0123456), dollars(0.05), dollars(3.5), dollars(1234.5)
+    ('$0.0123', '$0.0500', '$3.50', '$1,234')
+    """
+    if 0 < amount < 0.1:
+        return f"${amount:.{2 - math.floor(math.log10(amount))}f}"
     if amount < 100:
         return f"${amount:,.2f}"
     return f"${amount:,.0f}" if amount < 1e6 else f"${format_count(amount)}"

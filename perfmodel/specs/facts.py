@@ -15,6 +15,7 @@ __all__ = [
     "Capacity",
     "Count",
     "Duration",
+    "EnergyPrice",
     "Fact",
     "FieldError",
     "Frequency",
@@ -132,6 +133,7 @@ Duration = Annotated[Fact, _quantity("s", positive=False)]
 Frequency = Annotated[Fact, _quantity("Hz", positive=True)]
 Power = Annotated[Fact, _quantity("W", positive=False)]
 Price = Annotated[Fact, _quantity("USD/s", positive=False)]
+EnergyPrice = Annotated[Fact, _quantity("USD/J", positive=False)]
 Purchase = Annotated[Fact, _quantity("USD", positive=False)]
 Count = Annotated[Fact, _quantity("1", positive=True)]
 Ratio = Annotated[Fact, _quantity("1", positive=True, at_most=1.05)]

@@ -25,7 +25,7 @@ from perfmodel.specs.facts import (
     Spec,
 )
 from perfmodel.specs.kernels import KernelConstants, Operator
-from perfmodel.specs.operation import ClusterPrice, DevicePower, DevicePrice, FileSystem, Reliability
+from perfmodel.specs.operation import ClusterPrice, DevicePower, DevicePrice, FileSystem, Ownership, Reliability
 from perfmodel.specs.sources import check_sources
 from perfmodel.specs.switching import Switching
 
@@ -283,6 +283,7 @@ class Cluster(Spec):
     software: Software | None = None
     """What usually runs on this machine."""
     price: ClusterPrice | None = None
+    ownership: Ownership | None = None
     reliability: Reliability | None = None
     file_system: FileSystem | None = None
     carbon: Number | None = None

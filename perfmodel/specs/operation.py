@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from perfmodel.specs.facts import Bandwidth, Duration, Fact, Number, Power, Price, Purchase, Ratio, Spec
+from perfmodel.specs.facts import Bandwidth, Duration, EnergyPrice, Fact, Number, Power, Price, Purchase, Ratio, Spec
 from perfmodel.specs.load import parse
 from perfmodel.specs.locate import operation_file
 from perfmodel.specs.yamlfile import read
@@ -21,10 +21,11 @@ __all__ = [
     "DevicePrice",
     "FileSystem",
     "Operation",
+    "Ownership",
     "PowerShares",
     "Reliability",
     "completed_power",
-    "completed_reliability",
+    "filled",
     "operation_defaults",
     "sources_used",
 ]
@@ -59,6 +60,7 @@ class DevicePrice(Spec):
     hour: Price | None = None
     """Rental per device and hour."""
     purchase: Purchase | None = None
+    """Where no rental is stated, the price is that of owning it (``ownership`` of the machine)."""
 
 
 class ClusterPrice(Spec):
@@ -66,6 +68,15 @@ class ClusterPrice(Spec):
 
     device_hour: Price | None = None
     """Per accelerator and hour."""
+
+
+class Ownership(Spec):
+    """What turns a purchase into a price per hour, where devices state no rental."""
+
+    lifetime: Duration | None = None
+    """Time over which it is written off, in a straight line [s]."""
+    electricity: EnergyPrice | None = None
+    """Paid for the power limit of devices, the rest of the node and the facility around it [USD/J]."""
 
 
 class Reliability(Spec):
@@ -109,6 +120,7 @@ class Operation(Spec):
     reliability: Reliability
     file_system: FileSystem
     power: PowerShares
+    ownership: Ownership
 
 
 def operation_defaults() -> Operation:
@@ -148,7 +160,6 @@ def completed_power(power: DevicePower, defaults: Operation) -> DevicePower:
     return completed(power, known)
 
 
-def completed_reliability(known: Reliability | None, defaults: Operation) -> Reliability:
-    """Fill what a cluster does not say about failures."""
-    facts = {n: getattr(defaults.reliability, n) for n in Reliability.model_fields}
-    return completed(known or Reliability(), facts)
+def filled(known: Part | None, default: Part) -> Part:
+    """What a machine says, each fact that it leaves out as in ``default``."""
+    return default if known is None else completed(known, {n: getattr(default, n) for n in type(default).model_fields})

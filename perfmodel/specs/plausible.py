@@ -140,6 +140,8 @@ CLUSTER_RANGES: dict[str, tuple[str, Range]] = {
     "node.power_overhead": ("W", ("10 W", "50 kW")),
     "nodes": ("1", ("1", "1000000")),
     "price.device_hour": ("USD/s", ("0.01 USD/h", "300 USD/h")),
+    "ownership.lifetime": ("s", ("30 d", "40 years")),
+    "ownership.electricity": ("USD/J", ("0.001 USD/kWh", "3 USD/kWh")),
     "carbon": ("1", ("0.001", "2")),
     "pue": ("1", ("1", "3")),
     "reliability.device_mtbf": ("s", ("100 h", "100000000 h")),

@@ -21,7 +21,7 @@ from perfmodel.specs.locate import class_file, find_device, find_hardware, libra
 from perfmodel.specs.operation import (
     ClusterPrice,
     completed_power,
-    completed_reliability,
+    filled,
     operation_defaults,
     sources_used,
 )
@@ -99,16 +99,17 @@ def load_system(name: str | Path) -> System:
 
 
 def _operated(system: System) -> System:
-    """The machine with what its files leave out about failures, shared storage and power."""
+    """The machine with what its files leave out about failures, ownership, shared storage and power."""
     defaults, device, cluster = operation_defaults(), system.accelerator, system.cluster
     if device.power is not None:
         power = completed_power(device.power, defaults)
         sources = {**device.sources, **sources_used(defaults, power)}
         device = device.model_copy(update={"power": power, "sources": sources})
-    reliability = completed_reliability(cluster.reliability, defaults)
+    reliability = filled(cluster.reliability, defaults.reliability)
+    ownership = filled(cluster.ownership, defaults.ownership)
     storage = cluster.file_system or defaults.file_system
-    sources = {**cluster.sources, **sources_used(defaults, reliability, storage)}
-    found = {"reliability": reliability, "file_system": storage, "sources": sources}
+    sources = {**cluster.sources, **sources_used(defaults, reliability, ownership, storage)}
+    found = {"reliability": reliability, "ownership": ownership, "file_system": storage, "sources": sources}
     return replace(system, accelerator=device, cluster=cluster.model_copy(update=found))
 
 
