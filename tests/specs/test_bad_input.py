@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sample_machines import CLUSTER, DEVICE, PIM, write_all
 
 from perfmodel.errors import PerfmodelError, SpecError
-from perfmodel.specs import plausible
+from perfmodel.specs import plausible, ranges
 from perfmodel.specs.facts import Fact
 from perfmodel.specs.hardware import DEVICE_CLASSES, Device
 from perfmodel.specs.load import parse
@@ -231,7 +231,7 @@ def device_of(kind: str, values: dict[str, float]) -> tuple[Device, Document]:
 
 
 def test_every_class_has_ranges_and_real_devices() -> None:
-    assert set(plausible.CLASS_RANGES) == set(DEVICE_CLASSES) == set(REAL)
+    assert set(ranges.CLASS_RANGES) == set(DEVICE_CLASSES) == set(REAL)
 
 
 @pytest.mark.parametrize(("kind", "row"), [(kind, row) for kind, rows in REAL.items() for row in rows])
