@@ -51,13 +51,13 @@ def show(
 ) -> None:
     """Show one model, machine, workload, framework or technique with everything its file says."""
     from perfmodel.cli import output
-    from perfmodel.report import specs
+    from perfmodel.report import spec_lines, specs
 
     found = specs.described(name, None if kind is None else kind.value)
     if json:
         output.print_json({"schema": specs.SPEC, **found})
     else:
-        output.print_text("\n".join(specs.show_lines(found)))
+        output.print_text("\n".join(spec_lines.show_lines(found)))
 
 
 @app.command("formats")
