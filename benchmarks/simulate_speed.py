@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from perfmodel import studies
+from perfmodel import services
 from perfmodel.serving.arrivals import Synthetic
 from perfmodel.specs.trace import read_trace
 
@@ -58,7 +58,7 @@ def own(trace: str | None) -> None:
                 arrivals = read_trace(trace, rate_scale=scale)
             else:
                 arrivals = Synthetic(RATE * scale, PROMPT, OUTPUT, 20_000, variation=1.0, length_variation=1.0)
-            m = studies.simulate(model, hw, arrivals, columns=columns, scheduler=scheduler).found.metrics
+            m = services.simulate(model, hw, arrivals, columns=columns, scheduler=scheduler).found.metrics
             print(
                 f"{model:10}{scheduler:24}{scale:6g}{m['requests']:10,.0f}{m['iterations']:12,.0f}"
                 f"{m['prepare_wall_seconds']:10.2f}{m['simulation_wall_seconds']:8.2f}"
@@ -119,7 +119,7 @@ def beside_vidur(python: str, home: Path, requests: int) -> None:
             _written(trace, requests, rate)
             ready, theirs = _vidur(python, home, trace)
             began = time.process_time()
-            found = studies.simulate(
+            found = services.simulate(
                 "llama-3-8b", "a100-80gb-sxm", read_trace(trace), max_sequences=SEQUENCES,
                 token_budget=CHUNK + SEQUENCES,
             ).found  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,27 +21,16 @@ if TYPE_CHECKING:
     from perfmodel.insight.lengths import MixedLengths
     from perfmodel.insight.roofline import Roofline
     from perfmodel.insight.scaling import Scaling
-    from perfmodel.insight.simulation import Simulated
-    from perfmodel.serving.simulation import Router
-    from perfmodel.specs.trace import Arrival
 
 __all__ = [
     "Rooflines",
     "ScaleStudy",
-    "Simulation",
     "across",
     "assign_sequences",
     "fleet",
-    "plan_trace",
     "roofline",
     "scale",
-    "simulate",
 ]
-
-ROUNDS = 3
-"""Plans for a trace: the work of an hour depends on the plan's share of prefills, which settles at once."""
-LEAST_RATE = 1e-6
-"""Requests per second of a trace that hardly has any [1/s]."""
 
 
 @dataclass(frozen=True)
@@ -198,152 +187,6 @@ def fleet(
         raise SpecError("fleets are planned for training", field="workload", found=str(workload))
     software = {n: load_framework(framework or usual_framework(s, "training")) for n, s in joined.systems.items()}
     return plan_fleet(load_model(find_model(model)), joined, asked, software, pin or {})
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """A stream of requests through replicas of one plan."""
-
-    model: Model
-    system: System
-    framework: str
-    columns: Mapping[str, Any]
-    source: str
-    """Where the requests came from."""
-    found: Simulated
-
-
-def simulate(
-    model: str | Path,
-    hw: str | Path,
-    arrivals: Iterable[Arrival],
-    workload: str | Path = "chat",
-    *,
-    scheduler: str | None = None,
-    replicas: int = 1,
-    router: Router = "round-robin",
-    max_sequences: int | None = None,
-    token_budget: int | None = None,
-    block: int | None = None,
-    prefix_cache: bool = True,
-    hashed: int = 512,
-    flop_aware: float = 0.0,
-    kv_tokens: float | None = None,
-    columns: Mapping[str, Any] | None = None,
-    use: tuple[str, ...] = (),
-    changes: Mapping[str, Any] | None = None,
-    workload_changes: Mapping[str, Any] | None = None,
-    framework: str | Path | None = None,
-    checkpoint: str | Path | None = None,
-    source: str = "requests",
-    progress: Callable[[int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> Simulation:
-    """Simulate requests iteration by iteration: latencies, throughput, cache, and whether the load can be carried.
-
-    Parameters
-    ----------
-    model, hw, changes, workload_changes, framework, use : as in :func:`perfmodel.api.estimate`.
-    arrivals : requests in the order of their times: :func:`perfmodel.specs.trace.read_trace`,
-        :class:`perfmodel.serving.arrivals.Synthetic`, or any of one's own.
-    workload : says the format of the cache and the latency limits; lengths are those of the requests.
-    scheduler : by name; by default that of the framework.
-    replicas, router : replicas of the plan, and how requests are spread over them.
-    max_sequences, token_budget, block : limits of the scheduler, where not its defaults.
-    prefix_cache, hashed : whether prompts are kept, and the tokens of a block of their hashes.
-    flop_aware : for models with recurrent states, the weight of saved operations per byte against recency.
-    kv_tokens : tokens of the KV cache of a replica, where known from the engine's log.
-    columns : plan of a replica, e.g. ``{"tp": 2}``.
-    checkpoint : file to save to and to go on from.
-    source : of the requests, in words; a saved run goes on only with the same.
-    progress, stop : as in :func:`perfmodel.insight.simulation.simulate`.
-
-    Raises
-    ------
-    PerfmodelError
-        If a name is unknown, a file cannot be used, or the plan cannot run.
-    """
-    from perfmodel.insight.simulation import Options
-    from perfmodel.insight.simulation import simulate as run
-    from perfmodel.serving.schedulers import choose_scheduler, usual_scheduler
-    from perfmodel.serving.simulation import ROUTERS
-
-    if replicas < 1:
-        raise SpecError("one or more is needed", field="replicas", found=replicas)
-    if router not in ROUTERS:
-        raise SpecError("unknown router", field="router", found=router, allowed=", ".join(ROUTERS))
-    request = Request(model, hw, workload, Question(use=tuple(use)), changes, workload_changes, framework)
-    setting = settings_of(request, *load(request))[0]
-    if setting.phase != "serving":
-        raise SpecError("a serving workload is needed", field="workload", found=str(workload))
-    rules = choose_scheduler(
-        scheduler or usual_scheduler(setting.framework.name),
-        max_sequences=max_sequences, token_budget=token_budget, block=block,
-    )  # fmt: skip
-    saved = None if checkpoint is None else Path(checkpoint)
-    options = Options(rules, replicas, router, prefix_cache, hashed, flop_aware, kv_tokens, saved)
-    x = plan_columns(setting, columns or {}, None)
-    found = run(setting, x, arrivals, options, identity=source, progress=progress, stop=stop)
-    return Simulation(setting.model, setting.system, setting.framework.name, dict(columns or {}), source, found)
-
-
-def plan_trace(
-    model: str | Path,
-    hw: str | Path,
-    arrivals: Iterable[Arrival],
-    workload: str | Path = "chat",
-    *,
-    window: float = 3600.0,
-    workload_changes: Mapping[str, Any] | None = None,
-    read: Callable[[int], None] | None = None,
-    **asked: Any,
-) -> Answers:
-    """Plan a service for a trace, and its replicas window by window.
-
-    Rate, mean lengths and their variation are those of the trace; limits, formats and the shared prefix those of the
-    workload. The plan is made for the window with the most work, and its replicas follow the load.
-
-    Parameters
-    ----------
-    model, hw, workload, workload_changes, asked : as in :func:`perfmodel.api.plan`.
-    arrivals : requests in the order of their times.
-    window : time for which a number of replicas stays [s].
-    read : called with the number of requests read.
-
-    Raises
-    ------
-    PerfmodelError
-        If the workload says a rate or lengths, which the trace does.
-    """
-    from perfmodel.insight.traffic import cheapest_over_time, demand, size_over_time, traffic_of
-
-    changes = dict(workload_changes or {})
-    for name in ("rate", "prompt", "output", "length_variation"):
-        if name in changes:
-            raise SpecError("the trace says this", field=name, found=changes[name], allowed="--rate-scale")
-    traffic = traffic_of(arrivals, window=window, progress=read)
-    changes |= {
-        "prompt": max(round(traffic.prompt), 1),
-        "output": max(round(traffic.output), 1),
-        "length_variation": round(traffic.variation, 3),
-    }
-    share, rate = 0.5, 0.0
-    for _ in range(ROUNDS):
-        wanted = max(demand(traffic, w, share) for w in traffic.windows)
-        if rate and abs(wanted / rate - 1.0) < 0.01:
-            break
-        rate = max(wanted, LEAST_RATE)
-        changes["rate"] = f"{rate!r} requests/s"
-        answers = plan(model, hw, workload, workload_changes=changes, **asked)
-        best = answers.answers[0].best
-        if best is None:
-            return answers
-        share = best.metrics.get("prefill_share") or 0.0
-        if best.pools is not None:
-            break
-    price = settings_of(answers.request, answers.model, answers.system)[0].machine.price
-    found = cheapest_over_time(answers.answers[0], lambda plan: size_over_time(traffic, plan, price))
-    return replace(answers, answers=(found,))
 
 
 @dataclass(frozen=True)

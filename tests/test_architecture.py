@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("solver",),
     ("insight",),
     ("api",),
-    ("studies", "imaging", "contexts"),
+    ("studies", "services", "imaging", "contexts"),
     ("calibration", "report", "measure"),
     ("cli",),
     ("__main__",),

@@ -103,14 +103,14 @@ def command(
 
 def _for_trace(trace: Path, rate_scale: float, window: float, *args: Any, **asked: Any) -> Answers:
     """Plan for the requests of a file."""
-    from perfmodel import studies
+    from perfmodel import services
     from perfmodel.cli.output import Progress
     from perfmodel.cli.simulate import requests_of
 
     model, hw, workload = args
     arrivals, _, _, total = requests_of(trace, None, rate_scale, None)
     with Progress(what="requests of") as reading:
-        return studies.plan_trace(
+        return services.plan_trace(
             model, hw, arrivals, workload or "chat", window=window,
             read=lambda done: reading(trace.name, done, max(total, done)), **asked,
         )  # fmt: skip

@@ -49,7 +49,10 @@ def command(
     scheduler: str | None = typer.Option(
         None, "--scheduler", help="vllm, sglang, trtllm-no-evict, trtllm-max-utilization or static."
     ),
-    replicas: int = typer.Option(1, "--replicas", "-r", help="Replicas of the plan."),
+    replicas: int = typer.Option(1, "--replicas", "-r", help="Replicas; of decode, with --prefill-replicas."),
+    prefill_replicas: int = typer.Option(
+        0, "--prefill-replicas", help="Replicas of a pool of their own that computes the prompts; --pin prefill.tp=2."
+    ),
     router: str = typer.Option("round-robin", "--router", help="round-robin, least-loaded or cache-aware."),
     max_sequences: int | None = typer.Option(None, "--max-num-seqs", help="Most sequences in flight on a replica."),
     token_budget: int | None = typer.Option(None, "--max-num-batched-tokens", help="Most new tokens of an iteration."),
@@ -88,13 +91,14 @@ def command(
         arrivals, source = _synthetic(workload, fields, rate, requests, {**shape, "seed": seed})
         hashed, total = 16, requests
 
-    from perfmodel import studies
+    from perfmodel import services
 
     with output.Progress(what="requests of") as bar, _stopping() as stop:
-        done = studies.simulate(
+        done = services.simulate(
             model, hw, arrivals, workload, scheduler=scheduler, replicas=replicas, router=router,  # type: ignore[arg-type]
-            max_sequences=max_sequences, token_budget=token_budget, block=block, prefix_cache=prefix_cache,
-            hashed=hashed, flop_aware=flop_aware, kv_tokens=kv_tokens, columns=columns, use=options.techniques(use),
+            prefill_replicas=prefill_replicas, max_sequences=max_sequences, token_budget=token_budget, block=block,
+            prefix_cache=prefix_cache, hashed=hashed, flop_aware=flop_aware, kv_tokens=kv_tokens, columns=columns,
+            use=options.techniques(use),
             changes=options.pairs("--set", set_) or None, workload_changes=fields or None, framework=framework,
             checkpoint=checkpoint, source=source, progress=lambda n: bar("simulation", n, total, source), stop=stop,
         )  # fmt: skip

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from perfmodel.insight.setting import Question
 from perfmodel.insight.simulation import Simulated
 from perfmodel.report.bounds import labelled, table
 from perfmodel.report.jsonable import plain
 from perfmodel.report.screen import Line, Page
 from perfmodel.report.words import columns_text, headline, percent, plural
+from perfmodel.services import Simulation
+from perfmodel.serving.open_pools import POOLS
 from perfmodel.serving.statistics import Spread
-from perfmodel.studies import Simulation
 from perfmodel.units import format_count, format_number, format_seconds
 
 __all__ = ["SIMULATION", "lines", "simulation_data"]
@@ -30,12 +32,8 @@ def lines(done: Simulation, page: Page) -> list[Line]:
     """Verdict, latencies with intervals, where the time went."""
     found = done.found
     m, rules = found.metrics, found.options.scheduler
-    plan = columns_text(done.columns) or "one device"
-    many = plural(found.options.replicas, "replica") + (
-        f", {found.options.router}" if found.options.replicas > 1 else ""
-    )
     limits = f"max_num_seqs {rules.max_sequences}, {rules.token_budget:,} tokens per iteration"
-    title = [headline(done.model), f"{done.system.name} · {many} of {plan} · {rules.name}: {limits}"]
+    title = [headline(done.model), f"{done.system.name} · {_replicas(done)} · {rules.name}: {limits}"]
     screen = [*page.block("", title, "title"), Line("", "")]
     screen += page.block("load", _load(done))
     screen += page.block("verdict", _verdict(found), "bad" if found.stability.stable is False else "verdict")
@@ -49,11 +47,7 @@ def lines(done: Simulation, page: Page) -> list[Line]:
         share = percent(_f(m["goodput_share"]), 1)
         rate += f"; goodput {_n(m['goodput_requests_per_second'])} requests/s ({share} within {said})"
     screen += page.block("throughput", rate)
-    busy = (
-        f"busy {percent(_f(m['utilisation']))} of the time, {percent(_f(m['prompt_time_share']))} of it with prompts; "
-        f"{_n(m['mean_batch'])} sequences decode together"
-    )
-    screen += page.block("replicas", busy)
+    screen += _work(found, page)
     cache = (
         f"{percent(_f(m['kv_occupancy']))} of {format_count(_f(m['kv_tokens']))} tokens in use, "
         f"{percent(_f(m['kv_occupancy_peak']))} at most; {plural(_f(m['preemptions']), 'preemption')}; "
@@ -69,6 +63,32 @@ def lines(done: Simulation, page: Page) -> list[Line]:
     seconds = _f(m["prepare_wall_seconds"]) + _f(m["simulation_wall_seconds"])
     speed = f"{format_count(_f(m['iterations']))} iterations in {format_seconds(seconds)}"
     return [*screen, *page.block("simulated", f"{speed}, {_n(m['simulated_requests_per_second'])} requests/s", "quiet")]
+
+
+def _replicas(done: Simulation) -> str:
+    """How many replicas of what plan."""
+    options = done.found.options
+    asked = Question(pinned=done.columns)
+    kinds = [(options.replicas, "replica", asked.common_pins)]
+    if options.prefill_replicas:
+        counts = (options.prefill_replicas, options.replicas)
+        kinds = [(n, f"{p} replica", asked.pool_pins(p)) for n, p in zip(counts, POOLS, strict=True)]
+    said = " and ".join(f"{plural(n, what)} of {columns_text(columns) or 'one device'}" for n, what, columns in kinds)
+    return said + (f", {options.router}" if max(n for n, _, _ in kinds) > 1 else "")
+
+
+def _work(found: Simulated, page: Page) -> list[Line]:
+    """How busy the replicas were, each pool by itself."""
+    m = found.metrics
+    together = f"{_n(m['mean_batch'])} sequences decode together"
+    busy = f"busy {percent(_f(m['utilisation']))} of the time"
+    if not found.options.prefill_replicas:
+        return page.block("replicas", f"{busy}, {percent(_f(m['prompt_time_share']))} of it with prompts; {together}")
+    first = (
+        f"busy {percent(_f(m['prefill_utilisation']))} of the time; {format_seconds(_f(m['hand_over_seconds']))} from "
+        f"a prompt's end until its cache is at the decode pool, links busy {percent(_f(m['link_utilisation']), 1)}"
+    )
+    return [*page.block("prefill", first), *page.block("decode", f"{busy}; {together}")]
 
 
 def _f(value: float | None) -> float:
@@ -103,8 +123,14 @@ def _verdict(found: Simulated) -> str:
 def _waiting(found: Simulated) -> str:
     if not found.limits:
         return "nothing: every request started with the next iteration"
-    parts = [f"{LIMITS.get(n, n)} {percent(share)}" for n, share in found.limits.items() if share >= 0.005]
+    parts = [f"{_limit(n)} {percent(share)}" for n, share in found.limits.items() if share >= 0.005]
     return (", ".join(parts) + " of the busy time") if parts else "hardly anything: less than 0.5 % of the busy time"
+
+
+def _limit(name: str) -> str:
+    """What kept requests out, and in which pool."""
+    pool, _, own = name.rpartition(" ")
+    return f"{pool}: {LIMITS[own]}" if pool else LIMITS[own]
 
 
 def _latency_rows(found: Simulated) -> list[tuple[str, ...]]:
@@ -135,6 +161,7 @@ def simulation_data(done: Simulation) -> dict[str, Any]:
         "source": done.source,
         "scheduler": plain(found.options.scheduler),
         "replicas": found.options.replicas,
+        "prefill_replicas": found.options.prefill_replicas,
         "router": found.options.router,
         "metrics": plain(found.metrics),
         "latencies": {name: plain(spread._asdict()) for name, spread in found.latencies.items()},

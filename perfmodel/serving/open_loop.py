@@ -144,9 +144,10 @@ def tails_of(
     e2e = ttft.then(tpot, load.output - 1.0)
     e2e = e2e._replace(variance=e2e.variance + (load.output * tpot.mean * load.variation) ** 2)
     first, second, _ = iteration_moments(rate, turn, added, load.variation)
-    gaps = Moments(decode - turn + first, maximum(second - first * first, 0.0), decode)
+    swing = slope * sqrt(spread) / s.stages  # of a pass, with the batch at its time
+    gaps = Moments(decode - turn + first, maximum(second - first * first, 0.0) + swing * swing, decode - PEAK * swing)
     most = maximum(passes.chunks.stall, passes.chunks.further) / s.stages
-    longest = decode + minimum(passes.chunks.fill, MANY) * most
+    longest = decode + PEAK * swing + minimum(passes.chunks.fill, MANY) * most
     piece = decode + minimum(passes.chunks.fill, 1.0) * passes.chunks.stall / s.stages
     peak = batch + PEAK * sqrt(spread)
     ledgers = _stretched(passes.ledgers, busier.ledgers, (peak - batch) / (more - batch))

@@ -99,10 +99,10 @@ def _decode(x: Plan, passes: Passes, evaluate: Callable[[Plan], Passes], load: L
     )  # fmt: skip
 
 
-def prompt_bytes(replica: Replica) -> Bytes:
-    """KV cache of one prompt, all layers and heads [B]."""
+def prompt_bytes(replica: Replica, tokens: Scalar | None = None) -> Bytes:
+    """KV cache of one prompt, by default of the workload's, all layers and heads [B]."""
     s = replica.settled
-    prompt = 1.0 * s.situation.workload.prompt
+    prompt = 1.0 * s.situation.workload.prompt if tokens is None else tokens
     return s.layers * cache_bytes(s.architecture, prompt, kv_split=1.0, kv_bytes=s.sizes.kv_bytes)
 
 
@@ -138,7 +138,10 @@ class Request:
     gap: Seconds
 
 
-def together(prefill: Moments, decode: Moments, gap: Seconds, *, output: Scalar, moved: Seconds) -> Request:
+def together(
+    prefill: Moments, decode: Moments, gap: Seconds, *, output: Scalar, moved: Seconds, turn: Seconds = 0.0,
+    variation: Scalar = 0.0,
+) -> Request:  # fmt: skip
     """Latencies along a request: prefill, hand-over, decode passes.
 
     Parameters
@@ -148,6 +151,11 @@ def together(prefill: Moments, decode: Moments, gap: Seconds, *, output: Scalar,
     gap : 99th percentile of the time between tokens of that pool [s].
     output : tokens of a request.
     moved : from the end of the prefill until the decode pool has the cache [s].
+    turn : pass of the decode pool, the rest of which a request waits for when its cache is there [s].
+    variation : coefficient of variation of the output tokens.
     """
-    ttft = prefill.then(Moments(moved + decode.mean, 0.0, moved + decode.mean))
-    return Request(ttft, decode, ttft.then(decode, output - 1.0), gap)
+    waits = Moments(0.5 * turn, turn * turn / 12.0, 0.0)
+    ttft = prefill.then(waits).then(Moments(moved + decode.mean, 0.0, moved + decode.mean))
+    e2e = ttft.then(decode, output - 1.0)
+    lengths = output * decode.mean * variation
+    return Request(ttft, decode, e2e._replace(variance=e2e.variance + lengths * lengths), gap)

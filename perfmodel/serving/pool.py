@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from perfmodel.serving.prefix import LruCache, PrefixCache
 
 if TYPE_CHECKING:
-    from perfmodel.serving.replica import Request
+    from perfmodel.serving.request import Request
 
 __all__ = ["Pool"]
 

@@ -13,56 +13,19 @@ from collections import deque
 from heapq import heappop, heappush
 
 from perfmodel.serving.pool import Pool
+from perfmodel.serving.request import DECODING, DONE, PREFILLING, WAITING, Request
 from perfmodel.serving.schedulers import Scheduler
+from perfmodel.serving.series import started, whole_part
 from perfmodel.serving.statistics import Totals
 from perfmodel.serving.tables import IterationTables
 
-__all__ = ["Replica", "Request"]
+__all__ = ["Replica"]
 
 SLACK = 1e-7
 """Rounding of a count of tokens."""
-WAITING, PREFILLING, DECODING, DONE = range(4)
-FOREVER = 1 << 60
 SHARE_FIRST, SHARE_LEAST, SHARE_STEPS = 0.7, 0.098, 600
 """Share of what running requests may still produce that SGLang keeps free: at first, at least, and decode steps between
 (``new_token_ratio``)."""
-
-
-class Request:
-    """One request on its way.
-
-    Parameters
-    ----------
-    number : its place in the trace.
-    arrival : when it came [s].
-    prompt, output : tokens.
-    prefix : hashes of the leading blocks of the prompt.
-    """
-
-    __slots__ = (
-        "arrival", "base", "blocks", "computed", "ends", "first", "latest", "made", "number", "output", "prefix",
-        "prompt", "shared", "state",
-    )  # fmt: skip
-
-    def __init__(self, number: int, arrival: float, prompt: int, output: int, prefix: tuple[int, ...] = ()) -> None:
-        self.number, self.arrival, self.prompt, self.output = number, arrival, prompt, output
-        self.prefix = prefix
-        self.state = WAITING
-        self.made = 0
-        """Tokens produced before this admission."""
-        self.computed = 0
-        """Tokens whose keys and values are there."""
-        self.base = 0
-        """Context minus the replica's count of decoded tokens of a sequence."""
-        self.ends = 0
-        """Count of decoded tokens of a sequence at which it is complete."""
-        self.blocks = 0
-        """Blocks of its own that do not grow: all of them where the whole request is reserved, else its state."""
-        self.shared: list[int] = []
-        """Hash blocks of the prefix cache that it holds."""
-        self.first = -1.0
-        self.latest = -1.0
-        """When the latest token came, if it was then preempted [s]."""
 
 
 class Replica:
@@ -101,6 +64,8 @@ class Replica:
         self.queued_tokens = 0
         self.fresh = 0
         """Requests that the iteration at hand admits."""
+        self.newcomers: list[Request] = []
+        """Requests whose cache came along and whose first token is that of the iteration at hand."""
         self.share = SHARE_FIRST
         self.gaps: list[list[float]] = []
         """[sequences, seconds since their latest token] where prompts made decoding stand still."""
@@ -115,10 +80,10 @@ class Replica:
         """Requests here, waiting or running."""
         return self.running + len(self.waiting)
 
-    def enqueue(self, request: Request) -> None:
-        """Add a request to the end of the line."""
+    def enqueue(self, request: Request, at: float | None = None) -> None:
+        """Add a request to the end of the line, at its arrival or when its computed cache is here [s]."""
         if not self.outstanding:
-            self.time = max(self.time, request.arrival)
+            self.time = max(self.time, request.arrival if at is None else at)
         self.waiting.append(request)
         self.queued_tokens += request.prompt + request.output
 
@@ -131,8 +96,12 @@ class Replica:
                 self._mixed(chunks, limit)
             elif self.decoding:
                 self._decode(until, limit, alone=preempted)
-            else:  # cannot happen while every request fits alone
-                raise RuntimeError("a replica with work neither decodes nor admits")
+            else:
+                self._stuck()
+
+    def _stuck(self) -> None:
+        """Work that can neither start nor go on; cannot happen while every request fits alone."""
+        raise RuntimeError("a replica with work neither decodes nor admits")
 
     # --- what the next iteration holds ---------------------------------------------------------------------------
 
@@ -154,12 +123,14 @@ class Replica:
         if request.state == DECODING:
             context = request.base + self.steps
             request.made = context - request.prompt + 1
-            request.latest = self.time
+            request.latest = self.time if request.made else -1.0
             self.decoding -= 1
             self.context -= context
             self.owed -= request.ends - self.steps
             self.pool.leave(request, context, joined=True)
-            if self.gaps:
+            if request in self.newcomers:
+                self.newcomers.remove(request)
+            elif self.gaps:
                 self.gaps[-1][0] -= 1
         else:
             self.partial.remove(request)
@@ -188,6 +159,12 @@ class Replica:
             if budget <= 0:
                 return chunks, "budget"
             request = self.waiting[0]
+            if request.computed:
+                if not self._fits(request, request.computed, 0):
+                    return chunks, "memory"
+                self._take_over(self.waiting.popleft())
+                budget -= 1
+                continue
             target = request.prompt + request.made
             hit = self.pool.reusable(request, target)
             size = target - hit
@@ -208,6 +185,25 @@ class Replica:
             chunks.append((request, size))
             budget -= size
         return chunks, ""
+
+    def _take_over(self, request: Request) -> None:
+        """A request whose cache came along decodes at once; its first token is that of the next iteration."""
+        self.queued_tokens -= request.prompt + request.output
+        self.order.append(request)
+        self.fresh += 1
+        self._join(request, request.computed, request.output)
+        self.newcomers.append(request)
+
+    def _join(self, request: Request, context: int, left: int) -> None:
+        """A request decodes from now on."""
+        request.state = DECODING
+        request.base = context - self.steps
+        request.ends = self.steps + left
+        heappush(self.ends, (request.ends, request.number, request))
+        self.pool.join(request)
+        self.decoding += 1
+        self.context += context
+        self.owed += left
 
     def _fits(self, request: Request, target: int, hit: int) -> bool:
         """Take the blocks of a request if the scheduler's rule allows."""
@@ -237,6 +233,7 @@ class Replica:
         self.totals.iteration(seconds, decoding, tokens, self.pool, limit)
         if decoding:
             self._record_gaps(seconds, 0.0, 1)
+            self._greet()
             self._count(1)
         elif self.decoding:
             for gap in self.gaps:
@@ -261,20 +258,23 @@ class Replica:
                 request.latest = -1.0
             left = request.output - request.made - 1
             if left <= 0:
-                self.pool.leave(request, target, joined=False)
-                self._done(request)
+                self._through(request, target)
                 continue
-            request.state = DECODING
-            request.base = target - self.steps
-            request.ends = self.steps + left
-            heappush(self.ends, (request.ends, request.number, request))
-            self.pool.join(request)
-            self.decoding += 1
-            self.context += target
-            self.owed += left
+            self._join(request, target, left)
             joined += 1
         if joined and not self.scheduler.mixed:
             self.gaps.append([joined, 0.0])
+
+    def _through(self, request: Request, context: int) -> None:
+        """A request wants nothing beyond its prompt."""
+        self.pool.leave(request, context, joined=False)
+        self._done(request)
+
+    def _greet(self) -> None:
+        """Requests whose cache came along have their first token."""
+        for request in self.newcomers:
+            request.first = self.time
+        self.newcomers.clear()
 
     def _decode(self, until: float, limit: str, *, alone: bool) -> None:
         """As many alike decode iterations as there are before something changes; one after a preemption.
@@ -284,19 +284,22 @@ class Replica:
         n = self.decoding
         gain = self.tables.gain
         first, slope, knot = self.tables.decode_line(n, self.context / n + 1.0)
+        first += self.admission_seconds * self.fresh
         slope *= gain
         count = 1
-        alone = alone or self.stepping or (limit == "memory" and self.scheduler.reserve == "share")
+        falling = limit == "memory" and self.scheduler.reserve == "share"
+        alone = alone or self.stepping or falling or bool(self.newcomers)
         if not alone:
             count = self._needed(self.ends[0][0] - self.steps)
             if count > 1:
                 room = self._needed(self.pool.lasting(self.steps) + 1) - 1
-                count = min(count, room, _whole((knot - self.context / n) / gain))
-                count = max(min(count, _started(until - self.time, first, slope, count)), 1)
+                count = min(count, room, whole_part((knot - self.context / n) / gain))
+                count = max(min(count, started(until - self.time, first, slope, count)), 1)
         seconds = count * (first + 0.5 * slope * (count - 1))
         self.time += seconds
         self.totals.iteration(seconds, n, 0, self.pool, limit, count)
         self._record_gaps(first, slope, count)
+        self._greet()
         self._count(count)
         self._end()
 
@@ -325,6 +328,9 @@ class Replica:
             last, beyond = first + slope * (count - 1), self._beyond(count)
             gaps.add(last / gain, -beyond)
             first, slope, count = first / gain, slope / gain**2.0, self._gained(count)
+        new = len(self.newcomers)
+        if new and count > 1:
+            gaps.add_series(first, slope, count - 1, new)
         if not self.scheduler.mixed and self.gaps:
             for sequences, waited in self.gaps:
                 gaps.add(first + waited, int(sequences))
@@ -332,7 +338,7 @@ class Replica:
         active = self.decoding - len(self.finished)
         self.gaps = [[active, 0.0]] if not self.scheduler.mixed else []
         if count:
-            gaps.add_series(first, slope, count, active)
+            gaps.add_series(first, slope, count, active - new)
 
     def _beyond(self, iterations: int) -> int:
         """Tokens of the last of so many iterations that requests no longer want."""
@@ -370,33 +376,9 @@ class Replica:
     def _done(self, request: Request) -> None:
         request.state = DONE
         self.totals.finish(request, self.time)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep only those in the order of admission that still run."""
         if len(self.order) > 64 + 2 * self.running:
             self.order = [r for r in self.order if r.state in (PREFILLING, DECODING)]
-
-
-def _whole(value: float) -> int:
-    """Whole part, within what an integer of the loop may be."""
-    return int(value) if value < FOREVER else FOREVER
-
-
-def _started(window: float, first: float, slope: float, most: int) -> int:
-    """How many of ``most`` iterations of ``first`` + j ``slope`` seconds start within ``window`` seconds, at least one.
-
-    Examples
-    --------
-    >>> _started(2.5, 1.0, 0.0, 10), _started(2.0, 1.0, 0.0, 10), _started(4.0, 1.0, 1.0, 10)
-    (3, 2, 3)
-    """
-    if most * (first + 0.5 * slope * (most - 1)) <= window:
-        return most
-    if abs(slope) * most < 1e-9 * first:
-        guess = window / first
-    else:
-        half = first - 0.5 * slope
-        guess = (math.sqrt(max(half * half + 2.0 * slope * window, 0.0)) - half) / slope
-    count = min(max(int(guess), 1), most)
-    while count > 1 and (count - 1) * (first + 0.5 * slope * (count - 2)) >= window:
-        count -= 1
-    while count < most and count * (first + 0.5 * slope * (count - 1)) < window:
-        count += 1
-    return count

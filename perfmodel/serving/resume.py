@@ -36,13 +36,13 @@ class _Reader(pickle.Unpickler):
 @contextmanager
 def _without_tables(run: Run) -> Iterator[None]:
     """Tables are made again from the same question: they are not saved."""
-    kept = [replica.tables for replica in run.replicas]
-    for replica in run.replicas:
+    kept = [replica.tables for replica in run.everyone]
+    for replica in run.everyone:
         del replica.tables
     try:
         yield
     finally:
-        for replica, tables in zip(run.replicas, kept, strict=True):
+        for replica, tables in zip(run.everyone, kept, strict=True):
             replica.tables = tables
 
 
@@ -85,7 +85,7 @@ def load_run(path: Path, signature: str, fresh: Run) -> Run:
         raise SpecError("not a saved simulation; remove it to begin anew", file=str(path)) from error
     if saved != _digest(signature) or not isinstance(run, Run):
         raise SpecError("the saved simulation is one of another question; remove it to begin anew", file=str(path))
-    for replica, other in zip(run.replicas, fresh.replicas, strict=True):
+    for replica, other in zip(run.everyone, fresh.everyone, strict=True):
         replica.tables = other.tables
     return run
 

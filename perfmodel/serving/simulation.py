@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal, Protocol
 
-from perfmodel.serving.replica import Replica, Request
+from perfmodel.serving.replica import Replica
+from perfmodel.serving.request import Request
 from perfmodel.serving.statistics import Totals
 from perfmodel.specs.trace import Arrival
 
-__all__ = ["ROUTERS", "Router", "Run", "Skipped", "drive"]
+__all__ = ["ROUTERS", "Router", "Run", "Skipped", "drive", "route"]
 
 Router = Literal["round-robin", "least-loaded", "cache-aware"]
 ROUTERS: tuple[Router, ...] = ("round-robin", "least-loaded", "cache-aware")
@@ -53,17 +54,44 @@ class Run:
     outstanding: array[float] = field(default_factory=lambda: array("d"))
     """Requests in the system found by every arrival."""
 
-    def route(self, request: Request) -> Replica:
-        """Choose a replica, all of them being at the time of the arrival."""
-        if self.router == "round-robin" or len(self.replicas) == 1:
-            return self.replicas[request.number % len(self.replicas)]
-        shortest = min(self.replicas, key=lambda r: (r.outstanding, r.queued_tokens))
-        if self.router == "least-loaded":
-            return shortest
-        best = max(self.replicas, key=lambda r: (r.pool.reusable(request, request.prompt), -r.outstanding))
-        mean = sum(r.outstanding for r in self.replicas) / len(self.replicas)
-        loaded = best.outstanding > IMBALANCE * mean + 1.0
-        return shortest if loaded or not best.pool.reusable(request, request.prompt) else best
+    @property
+    def everyone(self) -> list[Replica]:
+        """All replicas."""
+        return self.replicas
+
+    def holds(self, request: Request) -> bool:
+        """Whether a request fits where it is alone."""
+        total = request.prompt + request.output
+        return total <= self.longest and self.replicas[0].pool.holds(total - 1)
+
+    def take(self, request: Request) -> None:
+        """Replicas reach the time of a request, one of them takes it."""
+        everywhere = [] if self.router == "round-robin" else self.replicas
+        for replica in everywhere:
+            replica.advance(request.arrival)
+        chosen = route(self.replicas, self.router, request)
+        chosen.advance(request.arrival)
+        alike = chosen.outstanding * len(self.replicas)
+        self.outstanding.append(sum(r.outstanding for r in everywhere) if everywhere else alike)
+        chosen.enqueue(request)
+
+    def finish(self) -> None:
+        """Let the replicas answer what they have."""
+        for replica in self.replicas:
+            replica.advance(inf)
+
+
+def route(replicas: Sequence[Replica], router: Router, request: Request) -> Replica:
+    """Choose a replica, all of them being at the time of the arrival unless they take turns."""
+    if router == "round-robin" or len(replicas) == 1:
+        return replicas[request.number % len(replicas)]
+    shortest = min(replicas, key=lambda r: (r.outstanding, r.queued_tokens))
+    if router == "least-loaded":
+        return shortest
+    best = max(replicas, key=lambda r: (r.pool.reusable(request, request.prompt), -r.outstanding))
+    mean = sum(r.outstanding for r in replicas) / len(replicas)
+    loaded = best.outstanding > IMBALANCE * mean + 1.0
+    return shortest if loaded or not best.pool.reusable(request, request.prompt) else best
 
 
 class Saving(Protocol):
@@ -92,9 +120,8 @@ def drive(
     for _ in range(run.taken):
         if next(arrivals, None) is None:
             break
-    apart = run.router == "round-robin"
     for arrival in arrivals:
-        _arrive(run, arrival, () if apart else run.replicas)
+        _arrive(run, arrival)
         if most is not None and run.taken >= most:
             return run
         if run.taken % REPORT_EVERY:
@@ -106,28 +133,18 @@ def drive(
             save(run, now=interrupted)
         if interrupted:
             raise KeyboardInterrupt
-    for replica in run.replicas:
-        replica.advance(inf)
+    run.finish()
     return run
 
 
-def _arrive(run: Run, arrival: Arrival, everywhere: Sequence[Replica]) -> None:
-    """One request comes: replicas reach its time, one of them takes it."""
-    number = run.taken
-    request = Request(number, *arrival)
-    total = arrival.prompt + arrival.output
-    fits = total <= run.longest and run.replicas[0].pool.holds(total - 1)
+def _arrive(run: Run, arrival: Arrival) -> None:
+    """One request comes, and is taken where it can be answered."""
+    request = Request(run.taken, *arrival)
     if arrival.prompt < 1 or arrival.output < 1:
         run.skipped.empty += 1
-    elif not fits:
+    elif not run.holds(request):
         run.skipped.too_long += 1
     else:
-        for replica in everywhere:
-            replica.advance(arrival.seconds)
-        chosen = run.route(request)
-        chosen.advance(arrival.seconds)
         run.arrivals.append(arrival.seconds)
-        alike = chosen.outstanding * len(run.replicas)
-        run.outstanding.append(sum(r.outstanding for r in everywhere) if everywhere else alike)
-        chosen.enqueue(request)
+        run.take(request)
     run.taken += 1

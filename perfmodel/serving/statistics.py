@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from perfmodel.serving.pool import Pool
-    from perfmodel.serving.replica import Request
+    from perfmodel.serving.request import Request
 
 __all__ = ["Histogram", "Spread", "Totals", "sections", "spread"]
 

@@ -105,7 +105,7 @@ class Pair(NamedTuple):
 
 FIELDS = (
     "rate", "devices", "ttft mean", "ttft variance", "ttft least", "tpot mean", "tpot variance", "tpot least", "gap",
-    "bytes", "score", "batch",
+    "bytes", "score", "batch", "pass",
 )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def _read(problem: PoolProblem, replica: Replica) -> tuple[Scalar, ...]:
     score = problem.per_request(replica)
     return (
         replica.rate, replica.devices, *tails.ttft, *tails.tpot, tails.tbt(99.0), prompt_bytes(replica), score,
-        replica.settled.batch,
+        replica.settled.batch, replica.pass_seconds,
     )  # fmt: skip
 
 
@@ -216,7 +216,8 @@ class _Grid:
         self.request = together(
             Moments(*(self.p[f"ttft {n}"] for n in Moments._fields)),
             Moments(*(self.d[f"tpot {n}"] for n in Moments._fields)),
-            self.d["gap"], output=1.0 * self.workload.output, moved=self.moved,
+            self.d["gap"], output=1.0 * self.workload.output, moved=self.moved, turn=self.d["pass"],
+            variation=self.workload.length_variation,
         )  # fmt: skip
         self.ratios = self._ratios(self.workload.slo)
 

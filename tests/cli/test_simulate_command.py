@@ -72,3 +72,15 @@ def test_mistakes_are_one_message(capsys, more: list[str], said: str) -> None:
     captured = capsys.readouterr()
     assert said in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_pools_are_served_and_named(capsys) -> None:
+    base = ["simulate", "--model", "llama70b", "--hw", "dgx-h100", "--rate", "6", "--requests", "400"]
+    assert run([*base, "--prefill-replicas", "1", "--pin", "prefill.tp=2", "--pin", "decode.tp=4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["prefill_replicas"] == 1
+    assert found["metrics"]["hand_over_seconds"] > 0
+    assert run([*base, "--pin", "tp=4", "--prefill-replicas", "2"]) == 0
+    assert "2 prefill replicas of tp 4 and 1 decode replica of tp 4" in " ".join(capsys.readouterr().out.split())
+    assert run([*base, "--pin", "prefill.tp=4"]) == 2
+    assert "no pools" in capsys.readouterr().err

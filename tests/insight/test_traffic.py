@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perfmodel import studies
+from perfmodel import services
 from perfmodel.cli.main import run
 from perfmodel.errors import SpecError
 from perfmodel.insight.traffic import demand, traffic_of
@@ -55,7 +55,7 @@ def test_longer_requests_are_more_demand() -> None:
 def test_replicas_follow_the_load_and_never_cost_more_than_the_peak() -> None:
     rates = [0.2, 1.0, 3.0, 1.0]
     kept = {"slo.percentile": 90}
-    found = studies.plan_trace("llama8b", "dgx-h100", day([8 * r for r in rates]), workload_changes=kept).serving
+    found = services.plan_trace("llama8b", "dgx-h100", day([8 * r for r in rates]), workload_changes=kept).serving
     sizing = found.sizing
     devices = [s.devices for s in sizing.steps]
     assert devices[0] <= devices[1] <= devices[2]
@@ -63,10 +63,11 @@ def test_replicas_follow_the_load_and_never_cost_more_than_the_peak() -> None:
     assert sizing.peak_devices == max(s.devices for s in sizing.steps)
     assert sizing.device_hours <= sizing.fixed_device_hours
     assert sizing.device_hours == pytest.approx(sum(s.devices * s.seconds for s in sizing.steps) / 3600.0)
-    more = studies.plan_trace("llama8b", "dgx-h100", day([16 * r for r in rates]), workload_changes=kept).serving.sizing
+    double = day([16 * r for r in rates])
+    more = services.plan_trace("llama8b", "dgx-h100", double, workload_changes=kept).serving.sizing
     assert more.peak_devices >= sizing.peak_devices
     with pytest.raises(SpecError, match="rate"):
-        studies.plan_trace("llama8b", "dgx-h100", day([1.0]), workload_changes={"rate": "2 requests/s"})
+        services.plan_trace("llama8b", "dgx-h100", day([1.0]), workload_changes={"rate": "2 requests/s"})
 
 
 def test_the_command_shows_the_hours_and_says_them_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

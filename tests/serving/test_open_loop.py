@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import perfmodel
-from perfmodel import studies
+from perfmodel import services
 from perfmodel.api import plan_columns
 from perfmodel.serving.arrivals import Synthetic
 from perfmodel.serving.moments import Moments
@@ -40,7 +40,7 @@ def test_percentiles_are_near_those_of_the_simulation(
     tails = replica.tails
     degrees = {n: v for n, v in columns.items() if n != "batch"}
     load = Synthetic(float(replica.rate), 1024, 256, 6000, length_variation=variation, seed=5)
-    found = studies.simulate(model, machine, load, columns=degrees, max_sequences=int(3 * tails.peak)).found
+    found = services.simulate(model, machine, load, columns=degrees, max_sequences=int(3 * tails.peak)).found
     assert found.metrics["mean_batch"] == pytest.approx(columns["batch"], rel=0.12)
     for name, moments in (("ttft", tails.ttft), ("tpot", tails.tpot), ("e2e", tails.e2e)):
         simulated = found.latencies[name]

@@ -8,7 +8,7 @@ import pytest
 from planning import model, neutral, setting
 
 from perfmodel.errors import SpecError
-from perfmodel.insight.simulation import _iteration
+from perfmodel.insight.replicas import iteration_of
 from perfmodel.specs.sharing import PATTERNS, attention_layers, leading_layers, map_of, share_keys
 
 TINY = "tinyllama-1.1b"
@@ -96,5 +96,5 @@ def test_what_is_no_map_is_refused(text: str) -> None:
 def test_prompts_that_pass_twice_are_not_simulated() -> None:
     found = served("lckv", "cla-2")
     with pytest.raises(SpecError, match="not simulated yet"):
-        _iteration(found.problem, neutral(found, cross_layer_kv="lckv"))
-    _iteration(found.problem, neutral(found, cross_layer_kv="cla-2"))
+        iteration_of(found.problem, neutral(found, cross_layer_kv="lckv"))
+    iteration_of(found.problem, neutral(found, cross_layer_kv="cla-2"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import perfmodel
-from perfmodel import studies
+from perfmodel import services
 from perfmodel.api import plan_columns
 from perfmodel.serving.arrivals import Synthetic
 from tests.planning import setting
@@ -22,7 +22,7 @@ def test_a_replica_with_chunks_serves_what_its_simulation_does() -> None:
     )
     replica = found.problem.evaluate(plan_columns(found, {"chunk": chunk, "batch": batch}, None))
     load = Synthetic(float(replica.rate), 2560, 200, 4000, seed=3)
-    run = studies.simulate("mistral-7b", "a100-80gb-sxm", load, token_budget=chunk + batch, max_sequences=200).found
+    run = services.simulate("mistral-7b", "a100-80gb-sxm", load, token_budget=chunk + batch, max_sequences=200).found
     assert run.stability.stable
     assert run.latencies["ttft"].mean == pytest.approx(float(replica.tails.ttft.mean), rel=0.2)
     assert run.latencies["tpot"].mean == pytest.approx(float(replica.tails.tpot.mean), rel=0.25)

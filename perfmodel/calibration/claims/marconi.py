@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from perfmodel.calibration.claims.run import Run
 from perfmodel.operators.state import key_value_bytes, recurrent_bytes
+from perfmodel.services import simulate
 from perfmodel.serving.arrivals import Synthetic
 from perfmodel.specs.architecture import Architecture, StateSpace
-from perfmodel.studies import simulate
 
 __all__ = ["checkpoint_mb", "equivalent_tokens", "recomputed", "token_kib"]
 
