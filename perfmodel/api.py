@@ -133,11 +133,15 @@ class Comparison:
 
     @property
     def changed_terms(self) -> tuple[tuple[str, str, float, float], ...]:
-        """(phase, term, seconds before, seconds after) of the terms that differ, largest change first."""
+        """(phase, term, seconds before, seconds after) of the terms that differ, largest change first.
+
+        None of a phase that has no plan before or after: there is nothing to compare.
+        """
         rows = []
         for old, new in zip(self.before.answers, self.after.answers, strict=False):
-            a = {r.name: r.seconds for r in old.best.terms} if old.best else {}
-            b = {r.name: r.seconds for r in new.best.terms} if new.best else {}
+            if old.best is None or new.best is None:
+                continue
+            a, b = ({r.name: r.seconds for r in plan.terms} for plan in (old.best, new.best))
             for name in dict.fromkeys((*a, *b)):
                 before, after = a.get(name, 0.0), b.get(name, 0.0)
                 if abs(after - before) > 1e-9 * max(before, after):

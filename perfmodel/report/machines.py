@@ -56,9 +56,9 @@ def lines(found: Sequence[Answers], page: Page) -> list[Line]:
     """The table, and a block for each machine."""
     named = _metrics(found[0])
     title = Line("", f"{headline(found[0].model)}, {found[0].answers[0].workload}, on {len(found)} machines", "title")
-    head = ("machine", "devices", *(text for _, text in named), "over the first")
-    first = found[0].answers[0].best
-    rows = [head, *(_cells(answers, named, first) for answers in found)]
+    first = next((answers for answers in found if answers.answers[0].best), found[0])
+    head = ("machine", "devices", *(text for _, text in named), f"per device × {first.system.name}")
+    rows = [head, *(_cells(answers, named, first.answers[0].best) for answers in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     table = [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -75,7 +75,8 @@ def _cells(answers: Answers, named: Sequence[tuple[str, str]], first: EvaluatedP
     if best is None:
         return (answers.system.name, "no plan", *("" for _ in named), "")
     values = [best.metrics.get(name) for name, _ in named]
-    ratio = "" if first is None else f"{(best.metrics[named[0][0]] or 0.0) / (first.metrics[named[0][0]] or 1.0):.2f} ×"
+    each = next(name for name, text in named if text == "per device")
+    ratio = "" if first is None else f"{(best.metrics[each] or 0.0) / (first.metrics[each] or 1.0):.2f}"
     return (
         answers.system.name,
         f"{best.devices:,}",

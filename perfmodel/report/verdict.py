@@ -41,6 +41,9 @@ __all__ = [
     "verdict",
 ]
 
+MARGIN = 1.15
+"""Part of a larger memory that engines leave free again, a tenth or so, on top of what is lacking."""
+
 
 def verdict(view: View, plan: EvaluatedPlan, *, use: str = "Use ") -> list[str]:
     """What to use and how fast it is; then what that means for the run or the service."""
@@ -250,9 +253,14 @@ def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = 
 
 
 def illegal(view: View, plan: EvaluatedPlan) -> list[str]:
-    """The constraints that a given plan breaks."""
+    """The constraints that a given plan breaks, in words."""
+    return [excess(view, found) for found in _broken(plan)]
+
+
+def _broken(plan: EvaluatedPlan) -> list[Rejected]:
+    """The constraints that a given plan breaks, the worst first."""
     broken = [(n, r) for n, r in (plan.constraints or {}).items() if r > 1 + 1e-9]
-    return [excess(view, Rejected(n, r, plan, 1, "")) for n, r in sorted(broken, key=lambda item: -item[1])]
+    return [Rejected(n, r, plan, 1, "") for n, r in sorted(broken, key=lambda item: -item[1])]
 
 
 def impossible(view: View, found: Answer) -> str:
@@ -269,26 +277,35 @@ def impossible(view: View, found: Answer) -> str:
 
 
 def remedies(view: View, answer: Answer) -> list[str]:
-    """Flags that would make a plan possible: those that were tried, then what the nearest plan lacks."""
-    ways, found = [spaced(text) for text in answer.possible_with], answer.rejected[0]
-    factor = math.ceil((1 + (found.ratio - 1) * 1.1) * 100) / 100
+    """Flags that would make a plan possible: those that were tried, then all that the nearest plan lacks."""
+    ways, nearest = [spaced(text) for text in answer.possible_with], answer.rejected[0]
+    broken = _broken(nearest.plan) or [nearest]
+    needed = [_remedy(view, found) for found in broken]
+    if all(needed):
+        ways.append(" and ".join(needed))
+    if any(_tier(found) for found in broken):
+        ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
+    return ways or [f"{nearest.constraint} must come down to its limit: another --pin or --devices"]
+
+
+def _remedy(view: View, found: Rejected) -> str:
+    """What would lift one constraint of a plan; empty where nothing is known to."""
+    factor = math.ceil((1 + (found.ratio - 1) * MARGIN) * 100) / 100
     tier = _tier(found)
     if tier is not None:
-        if factor <= 4 and len(illegal(view, found.plan)) == 1:
-            ways.append(f"more memory per device: --set {_capacity(view.system, tier)}=x{factor:g}")
-        ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
+        return f"more memory per device: --set {_capacity(view.system, tier)}=x{factor:g}" if factor <= 4 else ""
     limit = view.workload.slo.limit(found.constraint) if isinstance(view.workload, ServingWorkload) else None
     if limit is not None:
         wanted = f"{limit.seconds * found.ratio * 1000 * 1.005:.0f} ms"
-        ways.append(f"a looser limit: --set-workload slo.{limit.field}='{wanted}'")
+        return f"a looser limit: --set-workload slo.{limit.field}='{wanted}'"
     if found.constraint == "number format":
         known = ", ".join(dict.fromkeys((*view.system.accelerator.peak.matrix, *view.system.accelerator.peak.vector)))
-        ways.append(f"a format whose `products` are among those the device multiplies ({known}); or another --hw")
+        return f"a format whose `products` are among those the device multiplies ({known}); or another --hw"
     if found.constraint == "quality":
-        ways.append("a larger budget: --max-quality-loss")
+        return "a larger budget: --max-quality-loss"
     if found.constraint == "machine size":
-        ways.append(f"more devices: --set nodes=x{factor:g}; or a lower --set-workload rate=…")
-    return ways or [f"{found.constraint} must come down to its limit: another --pin or --devices"]
+        return f"more devices: --set nodes=x{factor:g}; or a lower --set-workload rate=…"
+    return ""
 
 
 def confidence(found: Answer) -> list[str]:

@@ -17,7 +17,7 @@ def compared(*arguments: str) -> str:
 
 def test_machines_stand_side_by_side_with_why_and_bound() -> None:
     text = compared("-m", "mixtral-8x7b", "--hw", "h100-4x", "--hw", "duplex-4x", "-w", "batch", "--width", "110")
-    assert "over the first" in text
+    assert "per device × " in text
     assert "logic-pim" in text
     assert text.count("× the bound") == 2
     assert text.count("next best") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -70,3 +71,15 @@ def test_machines_against_each_other(question: tuple[str, tuple[str, ...], tuple
     assert all(row["possible"] and row["over_bound"] >= 1.0 for row in rows)
     if machines[0] != "alveo-u280":
         assert rows[0]["output_tokens_per_second"] > rows[1]["output_tokens_per_second"]
+
+
+def test_what_is_said_to_make_a_plan_possible_does() -> None:
+    """Each constraint that the nearest plan breaks has its remedy, and all of them together are enough."""
+    question = ["plan", "--model", "llama-2-7b", "--hw", "alveo-u280", "-w", "chat"]
+    text = " ".join(asked(*question).split())
+    found = re.search(r"possible by a looser limit: --set-workload (\S+='\d+ ms') and more memory .*?--set (\S+)", text)
+    assert found is not None, text
+    limit, memory = found[1].replace("'", ""), found[2]
+    after = asked(*question, "--set-workload", limit, "--set", memory)
+    assert "after" in after
+    assert "No plan is possible" not in after.partition("With the change")[2]

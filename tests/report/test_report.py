@@ -212,5 +212,5 @@ def test_an_impossible_answer_says_what_binds_and_what_would_do(answers: Answers
     assert "No plan is possible on 1,024 H100 SXM GPUs (128 nodes) for pretrain" in text
     assert "hbm memory 96.0 of 80.0 GiB" in text
     assert "--devices 32" in text
-    assert "--set hbm_capacity=x1.22" in text
+    assert "--set hbm_capacity=x1.23" in text
     assert "No plan is possible" in markdown.render(replace(answers, answers=(none,)), "perfmodel plan")
