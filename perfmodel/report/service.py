@@ -13,6 +13,8 @@ from perfmodel.units import format_number, format_seconds
 __all__ = ["arrangement_sentence", "binding", "latency_rows", "pools_text", "serving_sentences"]
 
 PERCENTILES = (50, 90, 99)
+BINDS = 0.9
+"""Share of a limit from which a plan is said to be bound by it; batches and degrees come in steps."""
 
 
 def _number(plan: EvaluatedPlan, name: str) -> float:
@@ -54,14 +56,16 @@ def _limit(seconds: float) -> str:
 
 
 def binding(view: View, plan: EvaluatedPlan) -> str:
-    """The latency limit that the plan comes nearest to, or breaks; none where there is no limit."""
+    """The latency limit that the plan comes nearest to, and whether it binds; nothing where there is no limit."""
     ratios = {n: (plan.constraints or {}).get(n) for n in (limit.name for limit in _limits(view))}
     known = {n: r for n, r in ratios.items() if r is not None and r == r}
     if not known:
         return ""
     name = max(known, key=lambda n: known[n])
     rest = ", ".join(f"{n} {percent(r)}" for n, r in known.items() if n != name)
-    return f"Of its limits {name} binds, at {percent(known[name])}" + (f" ({rest})." if rest else ".")
+    if known[name] >= BINDS:
+        return f"Of its limits {name} binds, at {percent(known[name])}" + (f" ({rest})." if rest else ".")
+    return f"No latency limit binds: {name} comes nearest, at {percent(known[name])}" + (f" ({rest})." if rest else ".")
 
 
 def latency_rows(plan: EvaluatedPlan) -> list[tuple[str, ...]]:
