@@ -17,7 +17,7 @@ def test_pools_are_shown_beside_replicas_that_do_both(capsys: pytest.CaptureFixt
     report = tmp_path / "service.md"
     assert run([*BASE, *LIMITS, "--report", str(report)]) == 0
     shown = capsys.readouterr().out
-    for text in ("TTFT p90", "binds, at", "p99", "per 1 M input tokens", "120 requests/s"):
+    for text in ("TTFT p90", "comes nearest, at", "p99", "per 1 M input tokens", "120 requests/s"):
         assert text in shown
     apart, together = "Prefill and decode run apart", "prefill and decode together"
     assert apart in shown
