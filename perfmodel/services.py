@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from perfmodel.api import Answers, Request, load, plan, plan_columns, settings_of
 from perfmodel.errors import SpecError
-from perfmodel.insight.setting import Question
-from perfmodel.specs.model import Model
+from perfmodel.insight.setting import Question, longest_request
+from perfmodel.specs.locate import find_model
+from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.system import System
 
 if TYPE_CHECKING:
     from perfmodel.insight.simulation import Simulated
     from perfmodel.serving.simulation import Router
+    from perfmodel.solver.result import Answer, EvaluatedPlan
     from perfmodel.specs.trace import Arrival
 
 __all__ = ["Simulation", "plan_trace", "simulate"]
@@ -160,7 +162,8 @@ def plan_trace(
     for name in ("rate", "prompt", "output", "length_variation"):
         if name in changes:
             raise SpecError("the trace says this", field=name, found=changes[name], allowed="--rate-scale")
-    traffic = traffic_of(arrivals, window=window, progress=read)
+    longest = longest_request(load_model(find_model(model)))
+    traffic = traffic_of(arrivals, window=window, longest=longest, progress=read)
     changes |= {
         "prompt": max(round(traffic.prompt), 1),
         "output": max(round(traffic.output), 1),
@@ -173,13 +176,22 @@ def plan_trace(
             break
         rate = max(wanted, LEAST_RATE)
         changes["rate"] = f"{rate!r} requests/s"
+        for name, prompts in (("prompt_peak", 1.0), ("output_peak", 0.0)):
+            changes[name] = max(demand(traffic, w, prompts) for w in traffic.windows) / rate
         answers = plan(model, hw, workload, workload_changes=changes, **asked)
-        best = answers.answers[0].best
-        if best is None:
+        found = answers.answers[0]
+        if found.best is None:
             return answers
-        share = best.metrics.get("prefill_share") or 0.0
-        if best.pools is not None:
+        common = _common(found)
+        if common is None:
             break
+        share = common.metrics.get("prefill_share") or 0.0
     price = settings_of(answers.request, answers.model, answers.system)[0].machine.price
-    found = cheapest_over_time(answers.answers[0], lambda plan: size_over_time(traffic, plan, price))
+    found = cheapest_over_time(found, lambda plan: size_over_time(traffic, plan, price))
     return replace(answers, answers=(found,))
+
+
+def _common(found: Answer) -> EvaluatedPlan | None:
+    """The plan whose replicas prefill and decode, chosen or not."""
+    plans = [found.best, found.other_arrangement.plan if found.other_arrangement else None]
+    return next((plan for plan in plans if plan is not None and plan.pools is None), None)

@@ -7,6 +7,7 @@ Base units are s, B, FLOP, W, USD, Hz and 1. Prefixes are decimal unless written
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any
@@ -80,6 +81,10 @@ _UNPREFIXED = {"min", "h", "d", "days", "years", "", "%", "USD/kWh", "kg/kWh", "
 """Units that take no prefix: read literally, so that a prefix parser never eats their first letter."""
 
 
+_NUMBER = re.compile(r"[+-]?[0-9.]*(?:[eE][+-]?[0-9]+)?")
+"""What a text begins with up to its unit, which may follow without a blank."""
+
+
 class UnitError(ValueError):
     """A text that is not a quantity of the wanted dimension."""
 
@@ -105,6 +110,8 @@ def parse_quantity(text: str | float, dimension: str) -> float:
     85899345920.0
     >>> parse_quantity("3%", "1"), parse_quantity("3 %", "1")
     (0.03, 0.03)
+    >>> parse_quantity("5/s", "1/s"), parse_quantity("5requests/s", "1/s")
+    (5.0, 5.0)
     """
     if isinstance(text, bool):
         raise UnitError("a number with a unit is needed, not true or false")
@@ -124,7 +131,8 @@ def _parse_text(text: str, dimension: str) -> float:
     from quantiphy import QuantiPhyError, Quantity
 
     accepted = UNITS[dimension]
-    number, _, unit = text.partition(" ")
+    number = _NUMBER.match(text)[0]  # type: ignore[index]
+    unit = text[len(number) :]
     if text.endswith("%") and dimension == "1":
         text, scale = text[:-1].rstrip(), 0.01
     elif unit.strip() in accepted and unit.strip() in _UNPREFIXED:

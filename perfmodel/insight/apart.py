@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from perfmodel.insight.setting import Setting
 from perfmodel.serving.open_pools import POOLS, Pool
-from perfmodel.solver.pooled import Pair, best_pair, pool_problems, pool_space
-from perfmodel.solver.pooled_plan import evaluate_pair
+from perfmodel.solver.pooled import Pair, Pairs, PoolProblem, pool_problems, pool_space
+from perfmodel.solver.pooled_plan import evaluate_lone, evaluate_pair
 from perfmodel.solver.problems import ServingProblem
-from perfmodel.solver.result import Answer, EvaluatedPlan, Interval, Rival
+from perfmodel.solver.result import Answer, EvaluatedPlan, Interval, Rejected, Rival
+from perfmodel.solver.search import search
 from perfmodel.solver.space import Space, build_space
 
 __all__ = ["beside_pools"]
@@ -28,14 +30,16 @@ def beside_pools(setting: Setting, found: Answer, score: float | None) -> Answer
     score : of its best plan.
     """
     problem, wanted = setting.problem, setting.question.pools
-    if not isinstance(problem, ServingProblem) or wanted == "together" or problem.situation.devices < 2:
+    if not isinstance(problem, ServingProblem) or wanted == "together":
         return found
-    if wanted == "either" and not problem.situation.workload.random_arrivals:
+    if wanted == "either" and (problem.situation.devices < 2 or not problem.situation.workload.random_arrivals):
         return found
     problems = pool_problems(problem)
-    pair = best_pair(problems, [_space(setting, pool) for pool in POOLS])
+    spaces = [_space(setting, pool) for pool in POOLS]
+    pairs = Pairs(problems, spaces)
+    pair = pairs.best
     if pair is None:
-        return found if wanted == "either" else replace(found, best=None)
+        return found if wanted == "either" else _no_pair(found, problems, spaces, pairs)
     plan = evaluate_pair(problems, pair)
     if found.best is None or score is None:
         return _chosen(found, plan, pair, None)
@@ -44,6 +48,29 @@ def beside_pools(setting: Setting, found: Answer, score: float | None) -> Answer
     if ratio > WORTH_IT and wanted == "either":
         return replace(found, other_arrangement=Rival(plan, ratio, _losses(together, plan)))
     return _chosen(found, plan, pair, Rival(together, 1.0 / ratio, _losses(plan, together)))
+
+
+def _no_pair(found: Answer, problems: Sequence[PoolProblem], spaces: Sequence[Space], pairs: Pairs) -> Answer:
+    """No pools of their own: what the nearest pair lacks, or the pool of which no replica keeps its own limits."""
+    lonely = [_closest(problems[i], spaces[i]) for i in pairs.empty]
+    nearest = tuple(r for r in lonely if r is not None)
+    pair = pairs.nearest
+    if pair is not None:
+        name, ratio = max(pair.ratios.items(), key=lambda item: item[1])
+        nearest = (Rejected(name, ratio, evaluate_pair(problems, pair), 1, ""),)
+    other = None if found.best is None else Rival(found.best, 1.0, ())
+    return replace(found, best=None, rejected=nearest, runners_up=(), possible_with=(), other_arrangement=other)
+
+
+def _closest(problem: PoolProblem, space: Space) -> Rejected | None:
+    """The replica of a pool that comes nearest to its limits."""
+    closest = search(space, problem).closest
+    if closest is None:
+        return None
+    ratio, name, candidate = closest
+    plan = evaluate_lone(problem, candidate.plan)
+    columns = {f"{problem.pool}.{column}": value for column, value in plan.columns.items()}
+    return Rejected(name, ratio, replace(plan, columns=columns, summary=(f"a {problem.pool} replica",)), 1, "")
 
 
 def _space(setting: Setting, pool: Pool) -> Space:

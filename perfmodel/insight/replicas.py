@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perfmodel.errors import SpecError
-from perfmodel.insight.setting import Setting, position_limit
+from perfmodel.insight.setting import Setting, longest_request
 from perfmodel.operators.state import cache_bytes, recurrent_bytes
 from perfmodel.phases.iteration import Iteration
 from perfmodel.serving.checkpoints import CheckpointCache
@@ -203,7 +203,7 @@ def _room(setting: Setting, problem: ServingProblem, x: Plan, options: Options) 
             "the weights leave no room for a KV cache", field="--pin", found=_columns(x),
             allowed="more devices (tp=2, …), narrower weights, or --kv-tokens",
         )  # fmt: skip
-    top = position_limit(setting.model) or setting.model.architecture.max_positions or MOST_CONTEXT
+    top = longest_request(setting.model) or MOST_CONTEXT
     return cache, loaded, top
 
 

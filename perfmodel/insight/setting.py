@@ -23,7 +23,7 @@ from perfmodel.techniques.base import Situation
 POOLING = ("either", "together", "apart")
 """Whether prefill and decode share replicas."""
 
-__all__ = ["POOLING", "Question", "Setting", "make_setting", "position_limit", "within_positions"]
+__all__ = ["POOLING", "Question", "Setting", "longest_request", "make_setting", "position_limit", "within_positions"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,11 @@ def position_limit(model: Model) -> int | None:
     """Longest context of a model whose positions are a learned table that ends (GPT-2, OPT); ``None`` for formulas."""
     learned = model.architecture.family in ("gpt2", "opt", "gpt_bigcode", "gpt_neo")
     return model.architecture.max_positions if learned else None
+
+
+def longest_request(model: Model) -> int | None:
+    """Most tokens of a request: what the model has positions for, or what its configuration declares."""
+    return position_limit(model) or model.architecture.max_positions
 
 
 def within_positions(workload: Workload, model: Model) -> Workload:

@@ -53,7 +53,7 @@ class Traffic:
     Parameters
     ----------
     windows : one after the other, without gaps.
-    requests : in all; ``skipped`` had no prompt or no output.
+    requests : in all; ``skipped`` had no prompt or no output, ``too_long`` more tokens than the model's context.
     prompt, output, variation : mean tokens, and the larger coefficient of variation of the two.
     span : from the first arrival to the last [s].
     """
@@ -61,6 +61,7 @@ class Traffic:
     windows: tuple[Window, ...]
     requests: int
     skipped: int
+    too_long: int
     prompt: float
     output: float
     variation: float
@@ -68,14 +69,16 @@ class Traffic:
 
 
 def traffic_of(
-    arrivals: Iterable[Arrival], *, window: float = 3600.0, progress: Callable[[int], None] | None = None
-) -> Traffic:
+    arrivals: Iterable[Arrival], *, window: float = 3600.0, longest: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Traffic:  # fmt: skip
     """Sort the requests of a trace into windows; memory grows with the minutes of the trace, not with its requests.
 
     Parameters
     ----------
     arrivals : in the order of their times.
     window : length of a window, rounded to whole minutes unless shorter than one [s].
+    longest : most tokens of a request; longer ones are left out and counted.
     progress : called with the number of requests read.
     """
     if not window > 0.0 or not math.isfinite(window):
@@ -83,7 +86,7 @@ def traffic_of(
     bin_ = MINUTE if window >= MINUTE else window
     per = max(round(window / bin_), 1)
     counts: dict[int, list[float]] = {}
-    taken = skipped = 0
+    taken = skipped = too_long = 0
     last, squares = 0.0, [0.0, 0.0]
     for arrival in arrivals:
         taken += 1
@@ -91,6 +94,9 @@ def traffic_of(
             progress(taken)
         if arrival.prompt < 1 or arrival.output < 1:
             skipped += 1
+            continue
+        if longest is not None and arrival.prompt + arrival.output > longest:
+            too_long += 1
             continue
         entry = counts.setdefault(int(arrival.seconds // bin_), [0.0, 0.0, 0.0])
         entry[0] += 1.0
@@ -100,13 +106,14 @@ def traffic_of(
         squares[1] += float(arrival.output) ** 2
         last = arrival.seconds
     if not counts:
-        raise SpecError("no request of the trace has a prompt and an output", found=f"{skipped} without")
+        found = f"{skipped} without prompt or output, {too_long} longer than the model's {longest} tokens"
+        raise SpecError("no request of the trace can be answered", found=found)
     whole = [sum(entry[i] for entry in counts.values()) for i in range(3)]
     number = whole[0]
     means = [whole[1] / number, whole[2] / number]
     spreads = [math.sqrt(max(s / number / (m * m) - 1.0, 0.0)) for s, m in zip(squares, means, strict=True)]
     windows = tuple(_window(counts, i, per, bin_, last) for i in range(int(last // bin_) // per + 1))
-    return Traffic(windows, int(number), skipped, means[0], means[1], max(spreads), last)
+    return Traffic(windows, int(number), skipped, too_long, means[0], means[1], max(spreads), last)
 
 
 def _window(counts: dict[int, list[float]], index: int, per: int, bin_: float, last: float) -> Window:
@@ -167,7 +174,7 @@ class Sizing:
     fixed_device_hours : of the peak all the time.
     cost_usd, fixed_cost_usd : of the same; ``None`` without a price.
     mean_devices : over the time.
-    requests, skipped, prompt, output, variation : of the trace.
+    requests, skipped, too_long, prompt, output, variation : of the trace.
     """
 
     steps: tuple[Step, ...]
@@ -179,6 +186,7 @@ class Sizing:
     mean_devices: float
     requests: int
     skipped: int
+    too_long: int
     prompt: float
     output: float
     variation: float
@@ -205,8 +213,8 @@ def size_over_time(traffic: Traffic, plan: EvaluatedPlan, price: float | None) -
     peak = max(step.devices for step in steps)
     return Sizing(
         tuple(steps), peak, used / 3600.0, peak * span / 3600.0, None if price is None else used * price,
-        None if price is None else peak * span * price, used / span, traffic.requests, traffic.skipped, traffic.prompt,
-        traffic.output, traffic.variation,
+        None if price is None else peak * span * price, used / span, traffic.requests, traffic.skipped,
+        traffic.too_long, traffic.prompt, traffic.output, traffic.variation,
     )  # fmt: skip
 
 

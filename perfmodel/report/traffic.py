@@ -18,6 +18,8 @@ BAR = 20
 def sizing_sentences(view: View, found: Sizing) -> list[str]:
     """The trace, how many devices carry it, and what following the load saves."""
     skipped = f"; {plural(found.skipped, 'request')} without prompt or output left out" if found.skipped else ""
+    if found.too_long:
+        skipped += f"; {plural(found.too_long, 'request')} longer than the model's context left out"
     trace = (
         f"{found.requests:,} requests of {found.prompt:,.0f} + {found.output:,.0f} tokens on average "
         f"(variation {found.variation:.2f}) over {format_seconds(sum(s.seconds for s in found.steps))}{skipped}."

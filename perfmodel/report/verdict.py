@@ -225,7 +225,15 @@ def excess(view: View, found: Rejected) -> str:
     if latency is not None:
         most = latency.seconds
         return f"{found.constraint} {format_seconds(most * found.ratio)}, limit {format_seconds(most, 2)} ({over})"
+    if found.constraint == "machine size":
+        most = _most_devices(view)
+        return f"machine size: {math.ceil(found.ratio * most - 1e-6):,} devices are needed, there are {most:,}"
     return f"{found.constraint}: {over}" if over.endswith("over") else f"{found.constraint} {over} its limit"
+
+
+def _most_devices(view: View) -> int:
+    """Devices that a plan may use."""
+    return view.request.question.devices or view.devices
 
 
 def _tier(found: Rejected) -> str | None:
@@ -246,7 +254,9 @@ def rejected_sentence(view: View, found: Rejected, best: EvaluatedPlan | None = 
     """A plan that one constraint rules out, and what it would have given."""
     words = techniques_text(found.plan, beside=best)
     text = degrees_text(found.plan.degrees, levels=False, product=False) + (f", {words}" if words else "")
-    text += f": {excess(view, found)}; would give {speed(view, found.plan)}"
+    text += f": {excess(view, found)}"
+    if view.workload.kind == "training" or _number(found.plan, "output_tokens_per_second_per_device"):
+        text += f"; would give {speed(view, found.plan)}"
     remedy = found.remedy.partition("; would ")[2]
     text += f", and {remedy}" if remedy else ""
     return text
@@ -265,9 +275,8 @@ def _broken(plan: EvaluatedPlan) -> list[Rejected]:
 
 def impossible(view: View, found: Answer) -> str:
     """The verdict where no plan is legal."""
-    devices = view.request.question.devices
-    where = devices_text(view, devices if devices is not None else view.devices)
-    text = f"No plan is possible on {where} for {view.workload.name}"
+    apart = " with prefill and decode apart" if view.request.question.pools == "apart" else ""
+    text = f"No plan{apart} is possible on {devices_text(view, _most_devices(view))} for {view.workload.name}"
     if not found.rejected:
         return text + ": none of the plans meets its constraints."
     nearest = found.rejected[0]
@@ -285,6 +294,8 @@ def remedies(view: View, answer: Answer) -> list[str]:
         ways.append(" and ".join(needed))
     if any(_tier(found) for found in broken):
         ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
+    if answer.other_arrangement is not None:
+        ways.append("prefill and decode on the same replicas, which is possible here: --pools together")
     return ways or [f"{nearest.constraint} must come down to its limit: another --pin or --devices"]
 
 
@@ -304,7 +315,10 @@ def _remedy(view: View, found: Rejected) -> str:
     if found.constraint == "quality":
         return "a larger budget: --max-quality-loss"
     if found.constraint == "machine size":
-        return f"more devices: --set nodes=x{factor:g}; or a lower --set-workload rate=…"
+        needed = math.ceil(found.ratio * _most_devices(view) - 1e-6)
+        more = f"--devices {needed}" if needed <= view.devices else f"--set nodes=x{factor:g}"
+        lower = "; or a lower --set-workload rate=…" if getattr(view.workload, "rate", None) is not None else ""
+        return f"more devices: {more}{lower}"
     return ""
 
 

@@ -330,5 +330,5 @@ def workload_line(workload: Workload) -> str:
 
 def _limits(workload: ServingWorkload) -> str:
     limits = [f"{limit.name} ≤ {format_seconds(limit.seconds, 2)}" for limit in workload.slo.limits]
-    rate = "" if workload.rate is None else f", {workload.rate:g} requests/s"
+    rate = "" if workload.rate is None else f", {workload.rate:g} request{'' if workload.rate == 1 else 's'}/s"
     return rate + (", " + ", ".join(limits) if limits else ", no latency limit")

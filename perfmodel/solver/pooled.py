@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.elementwise import Scalar
+from perfmodel.elementwise import Scalar, ceil
 from perfmodel.phases.serving import evaluate_passes
 from perfmodel.serving.moments import Moments
 from perfmodel.serving.open_pools import LOADS, POOLS, Pool, Request, hand_over, pool_replica, prompt_bytes, together
@@ -28,7 +28,7 @@ from perfmodel.specs.slo import Slo
 from perfmodel.techniques.base import Axis
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["Pair", "PoolProblem", "best_pair", "pool_problems", "pool_space"]
+__all__ = ["Pair", "Pairs", "PoolProblem", "best_pair", "pool_problems", "pool_space"]
 
 MOST_REPLICAS = 16
 """Prefill replicas of one unit of a service whose rate is free."""
@@ -43,6 +43,17 @@ class PoolProblem(ServingProblem):
     """Judge replicas of one pool."""
 
     pool: Pool = "prefill"
+
+    @property
+    def peak(self) -> float:
+        """Rate that this pool must carry over that of the service [1]."""
+        workload = self.situation.workload
+        return float(workload.prompt_peak if self.pool == "prefill" else workload.output_peak)
+
+    def replicas(self, replica: Replica) -> Scalar:
+        """Replicas that carry this pool's own busiest time."""
+        rate = self.situation.workload.rate
+        return 1.0 if rate is None else ceil(rate * self.peak / replica.rate)
 
     def evaluate(self, x: Plan) -> Replica:
         """Full evaluation of one replica plan or a block."""
@@ -120,27 +131,52 @@ def _read(problem: PoolProblem, replica: Replica) -> tuple[Scalar, ...]:
 
 
 def best_pair(problems: Sequence[PoolProblem], spaces: Sequence[Space]) -> Pair | None:
-    """Search both pools and combine them; ``None`` where no pair keeps the limits.
+    """Search both pools and combine them; ``None`` where no pair keeps the limits."""
+    return Pairs(problems, spaces).best
+
+
+class Pairs:
+    """Both pools searched, each by itself, and their fronts against each other.
 
     Parameters
     ----------
     problems : of the prefill pool and of the decode pool.
     spaces : of the same.
     """
-    found = [_fronts(space, problem) for space, problem in zip(spaces, problems, strict=True)]
-    plans = [pool.plans for pool in found]
-    if not all(plans):
-        return None
-    tables = [
-        evaluate_each(problem, tried, partial(_read, problem)) for problem, tried in zip(problems, plans, strict=True)
-    ]
-    grid = _Grid(problems[1], *tables)
-    chosen = grid.best()
-    if chosen is None:
-        return None
-    cells, legal = sum(pool.cells for pool in found), sum(pool.legal for pool in found)
-    i, j = chosen
-    return grid.pair(i, j, (plans[0][i], plans[1][j]), cells, legal)
+
+    def __init__(self, problems: Sequence[PoolProblem], spaces: Sequence[Space]) -> None:
+        self.found = [_fronts(space, problem) for space, problem in zip(spaces, problems, strict=True)]
+        self.grid: _Grid | None = None
+        if not self.empty:
+            self.grid = _Grid(
+                problems,
+                *(
+                    evaluate_each(problem, pool.plans, partial(_read, problem))
+                    for problem, pool in zip(problems, self.found, strict=True)
+                ),
+            )
+
+    @property
+    def empty(self) -> list[int]:
+        """Pools no replica of which keeps the limits that concern it alone."""
+        return [i for i, pool in enumerate(self.found) if not pool.plans]
+
+    @property
+    def best(self) -> Pair | None:
+        """The legal pair of the least score."""
+        return None if self.grid is None else self._pair(self.grid.best())
+
+    @property
+    def nearest(self) -> Pair | None:
+        """The pair whose worst constraint is least violated."""
+        return None if self.grid is None else self._pair(self.grid.nearest())
+
+    def _pair(self, chosen: tuple[int, int] | None) -> Pair | None:
+        if chosen is None or self.grid is None:
+            return None
+        (i, j), (first, second) = chosen, self.found
+        plans = first.plans[i], second.plans[j]
+        return self.grid.pair(i, j, plans, first.cells + second.cells, first.legal + second.legal)
 
 
 class _Fronts(NamedTuple):
@@ -200,15 +236,19 @@ def _front(block: Block, judged: Judged, kept: NDArray[np.bool_]) -> list[tuple[
 class _Grid:
     """Every prefill plan beside every decode plan."""
 
-    def __init__(self, problem: PoolProblem, prefill: NDArray[np.float64], decode: NDArray[np.float64]) -> None:
-        self.problem = problem
+    def __init__(
+        self, problems: Sequence[PoolProblem], prefill: NDArray[np.float64], decode: NDArray[np.float64]
+    ) -> None:
+        self.problem = problem = problems[1]
+        self.peaks = [p.peak for p in problems]
         self.workload = problem.situation.workload
         self.p = {name: prefill[:, i][:, None] for i, name in enumerate(FIELDS)}
         self.d = {name: decode[:, i][None, :] for i, name in enumerate(FIELDS)}
         self.counts = self._counts()
         devices = self.counts[0] * self.p["devices"] + self.counts[1] * self.d["devices"]
         self.devices = devices
-        able = np.minimum(self.counts[0] * self.p["rate"], self.counts[1] * self.d["rate"])
+        served = [n * pool["rate"] / e for n, pool, e in zip(self.counts, (self.p, self.d), self.peaks, strict=True)]
+        able = np.minimum(*served)
         self.rate = able if self.workload.rate is None else np.minimum(able, self.workload.rate)
         ranks = np.minimum(self.p["devices"], self.d["devices"])
         self.transfer = hand_over(problem.network, self.d["bytes"] + 0.0 * devices, ranks, devices)
@@ -226,7 +266,8 @@ class _Grid:
         p, d = self.p, self.d
         shape = np.broadcast_shapes(p["rate"].shape, d["rate"].shape)
         if self.workload.rate is not None:
-            wanted = (np.ceil(self.workload.rate / r - 1e-9) for r in (p["rate"], d["rate"]))
+            rates = [pool["rate"] / peak for pool, peak in zip((p, d), self.peaks, strict=True)]
+            wanted = (np.ceil(self.workload.rate / r - 1e-9) for r in rates)
             first, second = (np.broadcast_to(w, shape) for w in wanted)
             return first, second
         best, chosen = np.zeros(shape), (np.ones(shape), np.ones(shape))
@@ -243,7 +284,7 @@ class _Grid:
     def _ratios(self, slo: Slo) -> dict[str, NDArray[np.float64]]:
         request, counts = self.request, self.counts
         found: dict[str, Any] = {"machine size": self.devices / self.problem.situation.devices}
-        sending = [self.rate / count * self.transfer for count in counts]
+        sending = [self.rate * self.peaks[0] / count * self.transfer for count in counts]
         found["hand-over"] = np.maximum(*sending)
         for limit in slo.limits:
             if limit.quantity == "tbt":
@@ -272,6 +313,13 @@ class _Grid:
             return None
         index = int(np.argmin(np.where(legal, self._score(), np.inf)))
         i, j = np.unravel_index(index, legal.shape)
+        return int(i), int(j)
+
+    def nearest(self) -> tuple[int, int]:
+        """The pair whose worst ratio is least; of several the cheapest."""
+        worst = np.max([np.nan_to_num(r, nan=np.inf) for r in self.ratios.values()], axis=0)
+        tied = worst <= worst.min() * (1.0 + 1e-9)
+        i, j = np.unravel_index(int(np.argmin(np.where(tied, self._score(), np.inf))), worst.shape)
         return int(i), int(j)
 
     def pair(self, i: int, j: int, plans: tuple[Plan, Plan], cells: int, legal: int) -> Pair:

@@ -14,7 +14,7 @@ from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.solver.running import device_power, headroom, plan_power, serving_power
 from perfmodel.techniques.settled import Plan
 
-__all__ = ["evaluate_pair"]
+__all__ = ["evaluate_lone", "evaluate_pair"]
 
 
 def evaluate_pair(problems: Sequence[PoolProblem], pair: Pair) -> EvaluatedPlan:
@@ -22,7 +22,7 @@ def evaluate_pair(problems: Sequence[PoolProblem], pair: Pair) -> EvaluatedPlan:
     replicas = [problem.evaluate(x) for problem, x in zip(problems, pair.plans, strict=True)]
     pools: dict[str, EvaluatedPlan] = {}
     for problem, x, replica, count in zip(problems, pair.plans, replicas, pair.replicas, strict=True):
-        pools[problem.pool] = _pool(problem, x, replica, count, pair.rate)
+        pools[problem.pool] = _pool(problem, x, replica, count, pair.rate * problem.peak)
     prefill, decode = pools["prefill"], pools["decode"]
     columns = {f"{name}.{column}": v for name, pool in pools.items() for column, v in pool.columns.items()}
     power = {n: sum((pool.power or {}).get(n, 0.0) for pool in pools.values()) for n in decode.power or {}}
@@ -45,6 +45,12 @@ def evaluate_pair(problems: Sequence[PoolProblem], pair: Pair) -> EvaluatedPlan:
         power=power,
         pools=pools,
     )
+
+
+def evaluate_lone(problem: PoolProblem, x: Plan) -> EvaluatedPlan:
+    """One replica of a pool, at its full load."""
+    replica = problem.evaluate(x)
+    return _pool(problem, x, replica, 1, float(replica.rate))
 
 
 def _worse(a: float | None, b: float | None) -> float | None:

@@ -219,6 +219,10 @@ class ServingWorkload(Spec):
     """Prompts that one prefill pass takes together."""
     rate: PerSecond | None = None
     """Arriving requests per second; without it, the most that the machine sustains is sought."""
+    prompt_peak: Positive = 1.0
+    """Rate at which prompts come at their busiest over ``rate``; a prefill pool of its own is sized for it [1]."""
+    output_peak: Positive = 1.0
+    """The same of outputs, for a decode pool: the two need not be busiest at the same time [1]."""
     slo: Slo = Field(default_factory=Slo)
     kv_format: Format = "bf16"
     """Format of the KV cache."""

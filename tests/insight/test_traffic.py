@@ -52,6 +52,24 @@ def test_longer_requests_are_more_demand() -> None:
     assert second == pytest.approx(first, rel=0.1)
 
 
+def test_requests_beyond_the_models_context_are_left_out_and_counted() -> None:
+    load = [Arrival(float(i), 100 if i % 4 else 9000, 50) for i in range(400)]
+    assert traffic_of(load, longest=8192).too_long == 100
+    found = services.plan_trace("llama8b", "dgx-h100", load).serving.sizing
+    assert (found.requests, found.too_long, found.prompt) == (300, 100, 100.0)
+    with pytest.raises(SpecError, match="400 longer than the model's 100 tokens"):
+        traffic_of(load, longest=100)
+
+
+def test_pools_planned_for_the_peak_carry_every_window() -> None:
+    """Prompts are busiest in the first hour, outputs in the second: no window needs more than was planned."""
+    first = [Arrival(a.seconds, 4000, 50) for a in day([6.0])]
+    second = [Arrival(a.seconds + 3600.0, 300, 600) for a in day([6.0], seed=1)]
+    found = services.plan_trace("llama8b", "dgx-h100", [*first, *second], pools="apart").serving
+    assert found.best.pools is not None
+    assert found.sizing.peak_devices == found.best.devices
+
+
 def test_replicas_follow_the_load_and_never_cost_more_than_the_peak() -> None:
     rates = [0.2, 1.0, 3.0, 1.0]
     kept = {"slo.percentile": 90}

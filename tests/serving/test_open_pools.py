@@ -115,3 +115,33 @@ def test_columns_of_one_pool_can_be_held() -> None:
     assert found.best.columns["decode.tp"] == 4
     with pytest.raises(perfmodel.PerfmodelError, match="prefill"):
         perfmodel.plan("llama70b", "dgx-h100", "chat", pin={"prefil.tp": 8})
+
+
+@pytest.mark.parametrize(
+    ("model", "devices", "changes", "constraint"),
+    [
+        ("llama8b", 1, {"rate": "5 requests/s"}, "machine size"),
+        ("llama70b", 3, {"rate": "1 requests/s"}, "machine size"),
+        ("llama70b", 8, {"slo.ttft": "10 ms"}, "TTFT"),
+    ],
+)
+def test_pools_that_are_asked_for_but_not_possible_say_what_they_lack(model, devices, changes, constraint) -> None:
+    """Not silently another arrangement, which is named beside it where it is possible."""
+    found = perfmodel.plan(model, "dgx-h100", "chat", devices=devices, workload_changes=changes, pools="apart").serving
+    assert found.best is None
+    assert found.rejected[0].constraint == constraint
+    assert found.rejected[0].ratio > 1.0
+    together = perfmodel.plan(model, "dgx-h100", "chat", devices=devices, workload_changes=changes, pools="together")
+    assert (found.other_arrangement is None) == (together.serving.best is None)
+
+
+def test_each_pool_is_sized_for_its_own_busiest_time() -> None:
+    asked = {"slo.percentile": 90, "rate": "60 requests/s"}
+    even = perfmodel.plan("llama8b", "dgx-h100", "chat", workload_changes=asked, pools="apart").serving.best
+    more = {**asked, "prompt_peak": 2.0}
+    peaked = perfmodel.plan("llama8b", "dgx-h100", "chat", workload_changes=more, pools="apart").serving.best
+    prefill, decode = (peaked.pools[n].metrics["requests_per_second_at_most"] for n in ("prefill", "decode"))
+    assert prefill >= 120.0 * (1.0 - 1e-9)
+    assert decode >= 60.0 * (1.0 - 1e-9)
+    assert peaked.devices > even.devices
+    assert peaked.metrics["requests_per_second"] == pytest.approx(60.0)
