@@ -15,6 +15,8 @@ import pytest
 from perfmodel.errors import SpecError
 from perfmodel.specs.architecture import Attention, LatentAttention, LinearAttention, Mlp, Moe, StateSpace
 from perfmodel.specs.huggingface import FAMILIES, SUPPORTED, read_config
+from perfmodel.specs.locate import find_model
+from perfmodel.specs.model import load_model
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "parameter_counts.csv"
 ROWS = list(csv.DictReader(REFERENCE.read_text().splitlines()))
@@ -303,3 +305,56 @@ def test_norms_are_not_mistaken_for_attention() -> None:
 
 def test_families_are_listed_once() -> None:
     assert len(SUPPORTED) == len(set(SUPPORTED)) >= len(FAMILIES)
+
+
+# ---- layers described one by one -------------------------------------------------------------------------------------
+
+SEARCHED: dict[str, Any] = {
+    "model_type": "nemotron-nas",
+    "hidden_size": 768,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": None,
+    "intermediate_size": None,
+    "vocab_size": 100,
+    "tie_word_embeddings": False,
+    "block_configs": [
+        {"attention": {"n_heads_in_group": 4, "no_op": False}, "ffn": {"ffn_mult": 1.0, "no_op": False}},
+        {"attention": {"n_heads_in_group": None, "no_op": True}, "ffn": {"ffn_mult": 0.6, "no_op": False}},
+        {"attention": {"n_heads_in_group": 8, "no_op": False}, "ffn": {"ffn_mult": None, "no_op": True}},
+    ],
+}
+
+
+def test_searched_layers_have_what_they_name_and_one_norm_in_front_of_each() -> None:
+    model = read_config(SEARCHED)
+    first, second, third = (run.layer for run in model.runs)
+    assert isinstance(first.mixer, Attention)
+    assert isinstance(third.mixer, Attention)
+    assert (first.mixer.kv_heads, second.mixer, third.mixer.kv_heads, third.ffn) == (2, None, 1, None)
+    assert isinstance(first.ffn, Mlp)
+    assert isinstance(second.ffn, Mlp)
+    assert (first.ffn.width, second.ffn.width) == (512, 512)  # 512 and 307, rounded up to 256
+    attention = (2 * 768 + 2 * 192) * 768 + (2 * 768 + 2 * 96) * 768
+    assert model.parameters == 2 * 100 * 768 + attention + 2 * 3 * 768 * 512 + 5 * 768
+
+
+def test_published_searched_model_is_exact() -> None:
+    """49,867,145,216 parameters: the number on the model's page."""
+    assert load_model(find_model("nemotron-super-49b")).architecture.parameters == 49_867_145_216
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "field"),
+    [
+        ("attention", {"n_heads_in_group": 3}, "block_configs.0.attention.n_heads_in_group"),
+        ("attention", {"window_length": 128, "n_heads_in_group": 4}, "block_configs.0.attention.window_length"),
+        ("ffn", {"ffn_mult": -1}, "block_configs.0.ffn.ffn_mult"),
+        ("ffn", {"ffn_mult": 1, "surprise": True}, "block_configs.0.ffn.surprise"),
+    ],
+)
+def test_searched_layers_that_are_not_understood(part: str, change: dict[str, Any], field: str) -> None:
+    blocks = [{**SEARCHED["block_configs"][0], part: change}, *SEARCHED["block_configs"][1:]]
+    with pytest.raises(SpecError) as error:
+        read_config({**SEARCHED, "block_configs": blocks})
+    assert error.value.field == field

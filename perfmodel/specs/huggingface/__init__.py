@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from perfmodel.errors import SpecError, nearest
 from perfmodel.specs.architecture import Architecture
-from perfmodel.specs.huggingface import classic, dense, latent, special, state
+from perfmodel.specs.huggingface import blocks, classic, dense, latent, special, state
 from perfmodel.specs.huggingface.family import Family, build
 from perfmodel.specs.huggingface.fields import Fields, Where
 from perfmodel.specs.huggingface.quantisation import stored
@@ -48,6 +48,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     **latent.FAMILIES,
     **state.FAMILIES,
     **special.FAMILIES,
+    **blocks.FAMILIES,
 }
 
 NESTED: Final[Mapping[str, Nested]] = {

@@ -22,16 +22,16 @@ class Family:
     """How one ``model_type`` reads its configuration.
 
     ``mixers`` and ``ffns`` return one component per layer (``None`` where a layer has none). ``norms`` vectors of kind
-    ``norm`` stand in each layer and ``final`` after the last. ``tied`` answers when the file does not say.
-    ``head_bias`` adds a bias to the output head. ``layer_extra`` and ``outside`` count further parameters of each
-    layer and outside the layers. ``defaults`` are values that published checkpoints of the family leave out of their
-    files.
+    ``norm`` stand in each layer (``each``: one in front of every component) and ``final`` after the last. ``tied``
+    answers when the file does not say. ``head_bias`` adds a bias to the output head. ``layer_extra`` and ``outside``
+    count further parameters of each layer and outside the layers. ``defaults`` are values that published checkpoints of
+    the family leave out of their files.
     """
 
     mixers: Callable[[Fields], Sequence[Mixer | None]]
     ffns: Callable[[Fields], Sequence[FeedForward | None]]
     norm: Literal["none", "rms", "layer"] = "rms"
-    norms: int | Count = 2
+    norms: int | Count | Literal["each"] = 2
     final: int | Count = 1
     tied: bool = False
     parallel: Switch = False
@@ -53,8 +53,7 @@ def build(f: Fields, family: Family, tied: bool | None = None) -> Architecture:
     for name in family.idle:
         f.idle(name)
     vector = NORM_VECTORS[family.norm] * f.hidden
-    norms, final = _value(family.norms, f), _value(family.final, f)
-    extra = norms * vector + family.layer_extra(f)
+    final, beside = _value(family.final, f), family.layer_extra(f)
     parallel = f.on(family.parallel)
     pairs = list(zip(family.mixers(f), family.ffns(f), strict=True))
     vocab = f.count("vocab_size")
@@ -63,8 +62,9 @@ def build(f: Fields, family: Family, tied: bool | None = None) -> Architecture:
         hidden=f.hidden,
         vocab=vocab,
         runs=tuple(
-            Run(Layer(*pair, norms=norms, extra=extra, parallel=parallel), len(list(same)))
+            Run(Layer(*pair, norms=n, extra=n * vector + beside, parallel=parallel), len(list(same)))
             for pair, same in groupby(pairs)
+            for n in (_norms(family, f, pair),)
         ),
         tied=f.flag("tie_word_embeddings", family.tied) if tied is None else tied,
         embedding_dim=family.embedding_dim(f),
@@ -73,6 +73,11 @@ def build(f: Fields, family: Family, tied: bool | None = None) -> Architecture:
         dropout=f.dropout,
     )
     return family.finish(f, model)
+
+
+def _norms(family: Family, f: Fields, pair: tuple[Mixer | None, FeedForward | None]) -> int:
+    """Norms of a layer."""
+    return sum(part is not None for part in pair) if family.norms == "each" else _value(family.norms, f)
 
 
 def _value(count: int | Count, f: Fields) -> int:
