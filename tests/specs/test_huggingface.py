@@ -69,7 +69,7 @@ def test_parameters_are_exact(row: dict[str, str]) -> None:
 
 def test_every_family_has_a_reference_count() -> None:
     others = {"Yi", "baichuan", "internlm2", "kimi_k2", "llama4", "qwen3_5", "step3p5"}
-    others |= {"qwen3_vl_text", "qwen3_vl_moe_text", "lckv-llama"}
+    others |= {"nemotron-nas", "qwen3_vl_text", "qwen3_vl_moe_text", "lckv-llama"}
     assert set(SUPPORTED) - {r["model_type"] for r in ROWS} <= others
 
 
