@@ -37,6 +37,8 @@ class Memo(Generic[T]):
     def __init__(self, limit: int = 64) -> None:
         self._kept: dict[Any, T] = {}
         self._limit = limit
+        self.known: dict[Any, Any] = {}
+        """Kernel times and bounds by engine and work, for calls that different sizes of passes have in common."""
 
     def get(self, sizes: Any, compute: Callable[[], T]) -> T:
         """Return the remembered value for equal keys, else compute it."""
@@ -44,5 +46,6 @@ class Memo(Generic[T]):
         if key not in self._kept:
             if len(self._kept) >= self._limit:
                 self._kept.clear()
+                self.known.clear()
             self._kept[key] = compute()
         return self._kept[key]

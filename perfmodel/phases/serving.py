@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embeddi
 from perfmodel.operators.state import cache_bytes, layer_parameters
 from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_held
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
-from perfmodel.phases.emit import call_terms, divided, gathered, uncovered
+from perfmodel.phases.emit import Known, call_terms, divided, gathered, uncovered
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
@@ -195,7 +195,7 @@ def settle_pass(
 
 def pass_terms(
     s: Settled, machine: Machine, framework: Mapping[str, float], *, rows: Scalar | None = None, mixers: bool = True,
-    on: str = "main",
+    on: str = "main", known: Known = None,
 ) -> list[Term]:  # fmt: skip
     """Terms of the model in one pass.
 
@@ -205,9 +205,10 @@ def pass_terms(
     rows : tokens whose logits are needed; by default one of every sequence, and all that a decode pass verifies.
     mixers : with what looks at other tokens (attention cores, recurrent scans), or only with the rest of the layers.
     on : engine that runs whole layers, cores and experts included; then of these alone.
+    known : kernel times of work that other passes and plans share.
     """
     if on != "main":
-        elsewhere = call_terms(layer_calls(s.architecture, s.sizes), "layer", machine, on=on)
+        elsewhere = call_terms(layer_calls(s.architecture, s.sizes), "layer", machine, on=on, known=known)
         return [term._replace(name=f"{term.name} on {on}") for term in elsewhere]
     calls = uncovered(layer_calls(s.architecture, s.sizes), machine, s.layout.attention_engine)
     sampled = rows if rows is not None else s.sizes.tokens if s.sizes.decode else s.sizes.sequences
@@ -215,9 +216,9 @@ def pass_terms(
     streams = framework.get("elementwise_scale", 1.0)
     kept = calls if mixers else [c for c in calls if not mixes_tokens(c)]
     placed = [p for p in s.layout.placed if p.part == "attention" or s.sizes.decode]
-    terms = call_terms(kept, "layer", machine, streams=streams, placed=placed)
-    terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine)
-    terms += call_terms(head, "head", machine)
+    terms = call_terms(kept, "layer", machine, streams=streams, placed=placed, known=known)
+    terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine, known=known)
+    terms += call_terms(head, "head", machine, known=known)
     terms.append(_launches(s, framework))
     return terms
 
@@ -269,8 +270,8 @@ class _Pass:
 
 def _settled_passes(
     x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
-) -> tuple[_Pass, ...]:
-    """Settle the passes of a replica plan."""
+) -> Iterator[_Pass]:
+    """Settle the passes of a replica plan one by one, the decode pass first."""
     workload = situation.workload
     dims, layout, _ = declare(techniques, x, situation)
     per_rank = x.batch / split_by(dims, "batch")
@@ -279,6 +280,8 @@ def _settled_passes(
         situation, dims, layout, sequences=per_rank / parts, queries=layout.verify_tokens,
         context=workload.prompt + workload.output * _half_grown(workload.length_variation), decode=True,
     )  # fmt: skip
+    settle = partial(settle_pass, situation, network, framework, dims, layout)
+    yield _Pass("decode", settle(decode, per_rank))
     prefill = pass_sizes(
         situation, dims, layout, sequences=1.0 * workload.prompts_per_pass,
         queries=workload.prompt - workload.shared_prefix - layout.kv_fetched * workload.reused,
@@ -290,9 +293,8 @@ def _settled_passes(
     count = pieces_of(prefill.queries, framework, layout.chunk_tokens)
     held = prompts_held(per_rank, 1.0 * workload.output, layout)
     mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals, held=held)
-    passes = {"decode": decode, "prefill": prefill, **mixed}
-    settle = partial(settle_pass, situation, network, framework, dims, layout)
-    return tuple(_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
+    passes = {"prefill": prefill, **mixed}
+    yield from (_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
 
 
 def _half_grown(variation: Scalar) -> Scalar:
@@ -327,7 +329,8 @@ def check_passes(
     x: Plan, techniques: Sequence[Technique], situation: Situation, network: Network, framework: Mapping[str, float]
 ) -> dict[str, Scalar]:
     """How well formed a replica plan is."""
-    return _legal(x, _settled_passes(x, techniques, situation, network, framework)[0].settled, techniques, situation)
+    decode = next(_settled_passes(x, techniques, situation, network, framework)).settled
+    return _legal(x, decode, techniques, situation)
 
 
 def _model_terms(
@@ -341,7 +344,7 @@ def _model_terms(
     key = (part.name, parts, s.layout.kv_map, s.layout.shape, *(framework.get(n, 1.0) for n in IN_PASSES), small)
 
     def on(engine: str) -> list[Term]:
-        found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine)
+        found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine, known=memo.known)
         own = memo.get((engine, *key), found)
         return gathered(own, expand, power=power or bool(s.layout.side_by_side)) if expand else list(own)
 

@@ -15,7 +15,7 @@ from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.solver.running import device_power, serving_power, training_power
 from perfmodel.solver.search import Judged, Spent
 from perfmodel.specs.slo import LATENCIES
-from perfmodel.techniques.base import Situation, Technique, Term
+from perfmodel.techniques.base import Situation, Technique, Term, acting
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled
 
@@ -64,12 +64,19 @@ class TrainingProblem:
         """Full evaluation of one plan or a block."""
         power = self.objective == "energy"
         return evaluate_training(
-            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo, power=power
+            x,
+            acting(self.techniques, x),
+            self.situation,
+            self.machine,
+            self.network,
+            self.framework,
+            self.memo,
+            power=power,
         )
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts and divisions come out whole."""
-        return check_training(x, self.techniques, self.situation, self.network, self.framework)[1]
+        return check_training(x, acting(self.techniques, x), self.situation, self.network, self.framework)[1]
 
     def judge(self, x: Plan) -> Judged:
         """Score, device count and constraints of a block."""
@@ -80,7 +87,7 @@ class TrainingProblem:
     def spent(self, x: Plan) -> Spent:
         """Memory and quality over their limits, and the form of a block: no constraint of training needs a time."""
         settled, _, ratios = spend_training(
-            x, self.techniques, self.situation, self.machine, self.network, self.framework
+            x, acting(self.techniques, x), self.situation, self.machine, self.network, self.framework
         )
         if self.objective == "energy":
             return Spent(*self._sorted(settled, ratios))
@@ -120,12 +127,19 @@ class ServingProblem:
         """Full evaluation of one replica plan or a block."""
         power = self.objective == "energy"
         return evaluate_serving(
-            x, self.techniques, self.situation, self.machine, self.network, self.framework, self.memo, power=power
+            x,
+            acting(self.techniques, x),
+            self.situation,
+            self.machine,
+            self.network,
+            self.framework,
+            self.memo,
+            power=power,
         )
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts and divisions come out whole."""
-        found = check_passes(x, self.techniques, self.situation, self.network, self.framework)
+        found = check_passes(x, acting(self.techniques, x), self.situation, self.network, self.framework)
         return {n: r for n, r in found.items() if not is_budget(n)}
 
     def spent(self, x: Plan) -> None:

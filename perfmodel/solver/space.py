@@ -84,13 +84,14 @@ class Block(NamedTuple):
         return math.prod(self.shape)
 
     def columns(self) -> Plan:
-        """Plan columns as arrays that broadcast against each other."""
+        """Plan columns as arrays that broadcast against each other; what has one value is a plain number."""
         x = self._fixed()
         for i, lane in enumerate(self.lanes):
             shape = [1] * len(self.lanes)
             shape[i] = len(lane.table)
             for j, name in enumerate(lane.columns):
-                setattr(x, name, lane.table[:, j].reshape(shape))
+                column = lane.table[:, j]
+                setattr(x, name, float(column[0]) if len(column) == 1 else column.reshape(shape))
         return x
 
     def plan(self, index: int) -> Plan:

@@ -6,8 +6,10 @@ record ``s``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from perfmodel.elementwise import Scalar
 from perfmodel.network.topology import Dim
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from perfmodel.machine.build import Machine
     from perfmodel.specs.architecture import Architecture
 
-__all__ = ["Axis", "Line", "Situation", "Technique", "Term"]
+__all__ = ["Axis", "Line", "Situation", "Technique", "Term", "acting"]
 
 
 class Term(NamedTuple):
@@ -171,6 +173,7 @@ class Technique(NamedTuple):
     undominated : values of its axis, situation -> those that no other of them beats or equals in time, memory and
         legality whatever the rest of the plan; the others need not be searched.
     continuous : columns in which its terms, ledger lines and legality are affine: shares that the solver finds exactly.
+    always_on : it acts at its neutral values, too: they are a first choice, not a switch.
     """
 
     name: str
@@ -194,3 +197,18 @@ class Technique(NamedTuple):
     telling: tuple[str, ...] = ()
     undominated: Callable[[tuple[tuple[Any, ...], ...], Situation], tuple[tuple[Any, ...], ...]] = _all
     continuous: tuple[str, ...] = ()
+    always_on: bool = False
+
+    def acts(self, x: Any) -> bool:
+        """Whether it may change anything in a plan or a block; not where every column is plainly neutral."""
+        columns = vars(x)
+        values = ((columns.get(name, off), off) for name, off in self.neutral.items())
+        return self.always_on or any(isinstance(value, np.ndarray) or value != off for value, off in values)
+
+
+def acting(techniques: Iterable[Technique], x: Any) -> tuple[Technique, ...]:
+    """Techniques that may change anything in a plan or a block, in their order.
+
+    At its neutral values a technique vanishes to the last bit, so that most of them cost a slab nothing.
+    """
+    return tuple(t for t in techniques if t.acts(x))

@@ -21,4 +21,5 @@ TECHNIQUE = Technique(
     phases=frozenset({"serving"}),
     neutral={"batch": 1},
     axes=axes,
+    always_on=True,
 )

@@ -86,4 +86,5 @@ TECHNIQUE = Technique(
     axes=axes,
     terms=terms,
     legal=legal,
+    always_on=True,
 )

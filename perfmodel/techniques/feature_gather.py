@@ -122,4 +122,5 @@ TECHNIQUE = Technique(
     memory=memory,
     describe=describe,
     undominated=undominated,
+    always_on=True,
 )

@@ -86,4 +86,5 @@ TECHNIQUE = Technique(
     memory=memory,
     legal=legal,
     describe=describe,
+    always_on=True,
 )
