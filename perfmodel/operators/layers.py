@@ -158,6 +158,8 @@ def _attention(a: Attention, s: Sizes) -> list[Call]:
         core = _core(q_heads, kv_heads, a.head_dim, a.value_dim, keys_seen(a, one.context), one, causal=a.causal)
         calls.append(core._replace(share=share))
     if a.window is None and a.index_top_k is None:
+        calls += _common(q_heads, kv_heads, a.head_dim, a.value_dim, s)
+    if a.window is None and a.index_top_k is None:
         calls += _comparison(q_heads, kv_heads, a.head_dim, s)
     if s.materialise and not s.decode:
         extra = attn.materialised_attention(s.sequences, q_heads, s.queries, s.context)
@@ -194,6 +196,27 @@ def keys_seen(a: Attention, context: Scalar) -> Scalar | None:
     return seen
 
 
+def _common(q_heads: Scalar, kv_heads: Scalar, head_dim: int, value_dim: int, s: Sizes) -> list[Call]:
+    """Queries of a whole group against the keys that it has in common, read once, and partial results joined.
+
+    References
+    ----------
+    .. [1] J. Juravsky et al. (Hydragen), arXiv:2402.05099; Z. Ye et al., "Cascade inference", FlashInfer, 2024.
+    """
+    if is_nothing(s.common):
+        return []
+    together = s.sequences * s.queries / s.groups
+    work = attn.attention(
+        s.groups, q_heads, kv_heads, head_dim, value_dim, together, s.common, causal=False, kv_bytes=s.kv_bytes,
+        format=s.cache_format,
+    )  # fmt: skip
+    joined = streaming.elementwise(s.tokens * q_heads * value_dim, reads=2.0, writes=1.0, flops_per_element=3.0)
+    return [
+        Call("attention", work, 1.0, "attention core", "attention core"),
+        _stream(joined, "attention core")._replace(part="joining partial results"),
+    ]
+
+
 def _comparison(q_heads: Scalar, kv_heads: Scalar, head_dim: int, s: Sizes) -> list[Call]:
     """Queries against the keys that stand for clusters of keys; values are not read."""
     if isinstance(s.compared, float) and s.compared == 0.0:
@@ -220,7 +243,7 @@ def _core(
     *,
     causal: bool = True,
 ) -> Call:
-    context = s.context - s.unread if window is None else s.context
+    context = s.context - s.unread - s.common if window is None else s.context
     if s.decode:
         read = q_heads if s.ungrouped else kv_heads
         work = attn.decode_attention(

@@ -41,6 +41,8 @@ class Sizes:
     fused_residual : one kernel adds the residual and normalises.
     ungrouped : attention over the cache reads a key-value head once for every query head that shares it.
     unread : cached tokens of a sequence that a query passes over.
+    common : leading keys that sequences of a group have in common and that a decode pass reads once for all of them.
+    groups : such groups in the pass.
     compared : keys of a sequence that a query reads without their values, to choose what it reads.
     pieces, piece : sequences begin with so many pieces of so many new tokens each, which attend within themselves.
     documents : lengths of the sequences packed into one of ``context`` tokens, with their share of the tokens;
@@ -75,6 +77,8 @@ class Sizes:
     fused_residual: bool = False
     ungrouped: bool = False
     unread: Scalar = 0.0
+    common: Scalar = 0.0
+    groups: Scalar = 1.0
     compared: Scalar = 0.0
     pieces: Scalar = 0.0
     piece: Scalar = 0.0

@@ -26,8 +26,8 @@ from perfmodel.specs.sharing import leading_layers, share_keys
 from perfmodel.specs.subnets import reduced
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
-from perfmodel.techniques.settled import Plan, Settled, read_in_part, split_by, tokens_kept
-from perfmodel.units import Seconds
+from perfmodel.techniques.settled import Plan, Settled, groups_sharing, read_in_part, split_by, tokens_kept
+from perfmodel.units import Bytes, Seconds
 
 __all__ = [
     "Passes",
@@ -111,6 +111,8 @@ def pass_sizes(
         queries=queries,
         context=cached,
         unread=unread,
+        common=fixed * layout.prefix_together if decode and workload.shared_prefix else 0.0,
+        groups=groups_sharing(workload, sequences),
         compared=compared,
         weight_split=split_by(dims, "weights"),
         expert_split=split_by(dims, "experts"),
@@ -158,7 +160,6 @@ def settle_pass(
     first, last = stage_layers(architecture.layers, stages)
     stored, experts = layer_bytes(counts, sizes, packed_padding(architecture, framework))
     families, embedding, head = families_of(architecture, counts, dims, network, (first, last), stages)
-    context = 1.0 * (workload.prompt + workload.output)
     kv_split = split_by(dims, "kv")
     return Settled(
         situation=situation,
@@ -182,15 +183,29 @@ def settle_pass(
         slots=(("layer", 1.0),),
         framework=framework,
         batch=batch,
-        context=context,
-        cache_per_sequence=cache_bytes(
-            architecture, tokens_kept(layout, context), kv_split=kv_split, kv_bytes=sizes.kv_bytes
-        ),
+        context=1.0 * (workload.prompt + workload.output),
+        cache_per_sequence=_cached(situation, layout, batch, kv_split=kv_split, kv_bytes=sizes.kv_bytes),
         embedding=embedding,
         head=head,
         layer_stored=stored,
         experts_stored=experts,
     )
+
+
+def _cached(situation: Situation, layout: Layout, batch: Scalar, *, kv_split: Scalar, kv_bytes: Bytes) -> Bytes:
+    """Keys and values of a sequence of full length on one rank, a prefix that others share in equal parts [B].
+
+    Where a policy drops tokens, every sequence keeps others, and nothing is shared.
+    """
+    workload = situation.workload
+    context = 1.0 * (workload.prompt + workload.output)
+    kept = tokens_kept(layout, context)
+    size = partial(cache_bytes, situation.architecture, kv_split=kv_split, kv_bytes=kv_bytes)
+    if not workload.shared_prefix:
+        return size(kept)
+    shared = where(kept < context, 0.0, 1.0 * workload.shared_prefix)
+    once = where(kept < context, 0.0, size(1.0 * workload.shared_prefix))
+    return size(kept - shared) + once * groups_sharing(workload, batch) / batch
 
 
 def pass_terms(

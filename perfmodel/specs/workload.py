@@ -208,6 +208,8 @@ class ServingWorkload(Spec):
     """Output tokens of a request."""
     shared_prefix: SomeTokens = 0
     """First tokens of the prompt that all requests have in common and whose KV is kept."""
+    shared_by: Count | None = None
+    """Requests that have one such prefix in common; left out, all have."""
     reused: SomeTokens = 0
     """Tokens of the prompt, behind the shared prefix, that were seen before (documents, passages found by a search)
     and whose keys and values a store may hold."""

@@ -209,6 +209,8 @@ class Layout:
     """Share of the reused text whose keys and values are fetched and not computed [1]."""
     pieces_apart: Scalar = most()
     """1 where the pieces of reused text attend within themselves."""
+    prefix_together: Scalar = most()
+    """1 where the sequences of a batch read the prefix that they share once, all together."""
     kv_kept: Scalar = least_of()
     """Share of a sequence's tokens whose keys and values stay [1]."""
     kv_budget: Scalar = least_of(float("inf"))

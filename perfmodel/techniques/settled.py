@@ -180,6 +180,13 @@ def tokens_kept(layout: Layout, context: Scalar) -> Scalar:
     return minimum(context * layout.kv_kept, layout.kv_budget)
 
 
+def groups_sharing(workload: Any, sequences: Scalar) -> Scalar:
+    """Groups with a prefix of their own among so many sequences of a rank."""
+    if not workload.shared_prefix or workload.shared_by is None:
+        return minimum(1.0, sequences)
+    return minimum(maximum(sequences / workload.shared_by, 1.0), sequences)
+
+
 def read_in_part(layout: Layout, fixed: Scalar) -> tuple[Scalar, Scalar]:
     """Tokens of a fixed context that a query passes over, and keys it is compared with to choose the others."""
     none = isinstance(layout.kv_compared, (int, float)) and layout.kv_compared == 0.0

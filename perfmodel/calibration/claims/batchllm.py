@@ -9,7 +9,7 @@ from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import load_model
 
-__all__ = ["operations", "speedup"]
+__all__ = ["held_once", "operations", "read_once", "residency"]
 
 GROUP, PREFIX, OWN = 16, 2000, 200
 
@@ -30,9 +30,32 @@ def operations(run: Run) -> float:
     return (products(PREFIX) + GROUP * products(OWN)) / (GROUP * products(PREFIX + OWN))
 
 
-def speedup(run: Run) -> float:
+def _cache(run: Run, **changes: Any) -> float:
+    plan = run.evaluate(_changed(run, **changes).model_copy(update={"columns": {"batch": GROUP}}))
+    (ledger,) = plan.ledgers
+    return sum(float(line.bytes) for line in ledger.lines if line.name == "KV cache")
+
+
+def residency(run: Run) -> float:
+    """Cache of a group whose prefix is held once over that of as many requests that share nothing."""
+    return _cache(run, shared_prefix=PREFIX) / _cache(run)
+
+
+def held_once(run: Run) -> float:
+    """Gain of computing and holding the prefix once, while every sequence reads it for itself."""
+    return _speedup(run, 0)
+
+
+def read_once(run: Run) -> float:
+    """Gain where a group reads its prefix once, too."""
+    return _speedup(run, 1)
+
+
+def _speedup(run: Run, together: int) -> float:
     """Time of a group without reuse over that with its prefix computed once."""
-    alone, shared = run.solve(_changed(run)), run.solve(_changed(run, shared_prefix=PREFIX))
+    asked = _changed(run, shared_prefix=PREFIX)
+    shared = run.solve(asked.model_copy(update={"columns": {"prefix_together": together}}))
+    alone = run.solve(_changed(run))
     once = run.evaluate(_changed(run, prompt=PREFIX, output=1).model_copy(update={"columns": {"batch": 1}}))
     if alone is None or shared is None:
         raise ValueError("no plan fits")
