@@ -32,7 +32,8 @@ from perfmodel.techniques.base import Situation, Technique, Term
 __all__ = ["Block", "Prediction", "blocks", "framework_of", "predict", "speculated", "stated_constants"]
 
 Array = NDArray[np.float64]
-Constants = Mapping[str, float]
+Constants = Mapping[str, Any]
+"""Numbers, or trial values of shape ``(trials, 1)``."""
 BALANCING = 6
 """Rounds in which the batch of decode workers and the queue of prefill workers settle."""
 ROUNDS = 10.0
@@ -147,7 +148,7 @@ def _prompts(row: ServingRow, constants: Constants) -> float:
     """Prompts in one pass: of a static batch, as many as the tokens of a pass hold."""
     if row.mode != "static":
         return 1.0
-    most = constants.get("chunk_tokens", 8192.0) // row.prompt
+    most = float(constants.get("chunk_tokens", 8192.0)) // row.prompt
     return min(row.columns["batch"], max(most, 1.0))
 
 
@@ -197,23 +198,27 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     return Block(*head, setup.framework, family, x, prefill)
 
 
-def predict(prepared: Iterable[Block], constants: Callable[[Block], Constants] | None = None) -> Prediction:
+def predict(
+    prepared: Iterable[Block], constants: Callable[[Block], Constants] | None = None, trials: int = 0
+) -> Prediction:
     """Predict the rows of all blocks.
 
     Parameters
     ----------
     prepared : blocks of one list of rows.
     constants : constants of a block's framework; by default those of its file.
+    trials : number of values of the constants, along an axis in front of the rows; 0 without that axis.
     """
     prepared = list(prepared)
     count = sum(len(block.rows) for block in prepared)
-    found = Prediction(np.empty(count), np.empty(count), np.empty(count))
+    shape = (trials, count) if trials else (count,)
+    found = Prediction(np.empty(shape), np.empty(shape), np.empty(shape))
     for block in prepared:
         chosen = stated_constants(block) if constants is None else constants(block)
         place = list(block.order)
         predicted = _MODES[block.rows[0].mode](block, chosen)
         for metric, value in zip(("tpot", "ttft", "throughput"), predicted, strict=True):
-            getattr(found, metric)[place] = value
+            getattr(found, metric)[..., place] = value
     return found
 
 
@@ -248,9 +253,9 @@ def _static(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
 
 def _offline(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     """Everything is queued: the batch is what the engine admits."""
-    x = SimpleNamespace(**{**vars(block.x), "batch": most_batch(block.evaluate(constants), block.machine, constants)})
-    full = evaluate_serving(x, block.techniques, block.situation, block.machine, block.network, constants)
-    return full.tpot, full.ttft, x.batch / full.tpot
+    held = most_batch(block.evaluate(constants), block.machine, constants)
+    full = block.evaluate(constants, batch=held)
+    return full.tpot, full.ttft, held / full.tpot
 
 
 def _pools(block: Block, constants: Constants) -> tuple[Array, Array, Array]:

@@ -7,8 +7,10 @@ per pass, per sequence and per request, what a first token waits for, and how of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -61,6 +63,14 @@ SCALES = {"tpot": 0.08, "ttft": 0.35, "throughput": 0.12}
 """Relative error at which a residual stops counting fully; prompts timed by themselves are as sure as tokens."""
 
 
+STEP = 2e-3
+"""Step by which slopes are taken, as a share of a constant's range [1]."""
+LINES = 12
+"""Times that lines are drawn anew, at most."""
+CLOSE = 1e-3
+"""Change of every constant at which a fit rests, as a share of its range [1]."""
+
+
 class Fitted(NamedTuple):
     """Constants, the rows they were fitted to, and those at a bound."""
 
@@ -78,7 +88,7 @@ class ServingFit(NamedTuple):
     held_out: Mapping[str, Mapping[str, float]]
 
 
-def chosen(values: Mapping[str, float], block: Block) -> dict[str, float]:
+def chosen(values: Mapping[str, Any], block: Block) -> dict[str, Any]:
     """Constants of a block among ``values``; ``name@ampere`` holds for that family only."""
     plain = {name: value for name, value in values.items() if "@" not in name}
     return plain | {n.partition("@")[0]: v for n, v in values.items() if n.partition("@")[2] == block.family}
@@ -125,8 +135,81 @@ def _told(rows: Sequence[ServingRow]) -> list[ServingRow]:
     return [row for i, row in enumerate(rows) if i not in aside and any(_tells(row, m) for m in FITTED)]
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """Log errors of the measured numbers of some rows, and how they change with the constants on a scale from 0 to 1.
+
+    Parameters
+    ----------
+    rows : runs of one framework.
+    names : constants that may move.
+    """
+
+    rows: Sequence[ServingRow]
+    names: Sequence[str]
+
+    @cached_property
+    def ranges(self) -> list[Range]:
+        """Where every constant may lie."""
+        return [BOUNDS[n.partition("@")[0]] for n in self.names]
+
+    @cached_property
+    def belief(self) -> Array:
+        """Expected constants on that scale."""
+        return np.array([(r.expected - r.low) / (r.high - r.low) for r in self.ranges])
+
+    @cached_property
+    def _known(self) -> dict[str, NDArray[np.int64]]:
+        return {m: np.array([i for i, r in enumerate(self.rows) if _tells(r, m)], dtype=np.int64) for m in FITTED}
+
+    @cached_property
+    def _logs(self) -> Array:
+        return np.log([self.rows[i].measured[m] for m in FITTED for i in self._known[m]])
+
+    @cached_property
+    def _scales(self) -> Array:
+        return np.array([_scale(self.rows[i], m) for m in FITTED for i in self._known[m]])
+
+    @cached_property
+    def _weights(self) -> Array:
+        weights = _weights(self.rows)
+        return np.concatenate([weights[self._known[m]] for m in FITTED])
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
+        return blocks(self.rows)
+
+    def values(self, theta: Array) -> dict[str, Any]:
+        """Constants at points of the scale, the last axis of ``theta``."""
+        return {
+            n: r.low + theta[..., i] * (r.high - r.low)
+            for i, (n, r) in enumerate(zip(self.names, self.ranges, strict=True))
+        }
+
+    def line(self, theta: Array) -> tuple[Array, Array]:
+        """Times at a point, and their slopes: what the constants add is nearly linear in them [s]."""
+        steps = np.where(theta < 0.5, STEP, -STEP)
+        points = np.concatenate([theta[None], theta + np.diag(steps)])
+        values = {name: value[:, None] for name, value in self.values(points).items()}
+        made = predict(self._blocks, _with(values), len(points))
+        times = (made.tpot, made.ttft, 1.0 / made.throughput)
+        found = np.concatenate([t[:, self._known[m]] for m, t in zip(FITTED, times, strict=True)], axis=1)
+        return found[0], (found[1:] - found[0]) / steps[:, None]
+
+    def residuals(self, times: Array, theta: Array) -> Array:
+        """What least squares add up: log errors that count less where they are large, and the prior."""
+        rates = len(self._known["throughput"])
+        sign = np.concatenate([np.ones(len(times) - rates), -np.ones(rates)])
+        data = (sign * np.log(np.maximum(times, 1e-9)) - self._logs) / self._scales
+        soft = np.sign(data) * np.sqrt(2.0 * (np.sqrt(1.0 + data**2) - 1.0))
+        loose = np.array([r.loose for r in self.ranges])
+        return np.concatenate([soft * self._weights, (theta - self.belief) / loose])
+
+
 def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
     """Bounded least squares on log errors with a soft-L1 loss and a weak prior at the expected values.
+
+    Times are nearly linear in the constants: lines through all rows are fitted, and drawn again where that fit lies.
 
     Parameters
     ----------
@@ -135,31 +218,26 @@ def fit_constants(rows: Sequence[ServingRow], names: Sequence[str]) -> Fitted:
     """
     from scipy.optimize import least_squares
 
-    prepared, weights = blocks(rows), _weights(rows)
-    known = {m: np.array([i for i, row in enumerate(rows) if _tells(row, m)], dtype=int) for m in FITTED}
-    scales = {m: np.array([_scale(rows[i], m) for i in known[m]]) for m in FITTED}
-    logs = {m: np.log([rows[i].measured[m] for i in known[m]]) for m in FITTED}
-    ranges = [BOUNDS[n.partition("@")[0]] for n in names]
-    low, width = np.array([r.low for r in ranges]), np.array([r.high - r.low for r in ranges])
-    belief = (np.array([r.expected for r in ranges]) - low) / width
-    loose = np.array([r.loose for r in ranges])
+    problem, bounds = _Problem(rows, names), (np.zeros(len(names)), np.ones(len(names)))
+    best, least, theta = np.empty(0), np.inf, np.clip(problem.belief, 0.02, 0.98)
+    for _ in range(LINES):
+        times, slopes = problem.line(theta)
+        cost = float(np.sum(problem.residuals(times, theta) ** 2))
+        if cost >= least:
+            if np.abs(theta - best).max() < CLOSE:
+                break
+            theta = 0.5 * (theta + best)  # bent on the way: half as far
+            continue
+        best, least = theta, cost
 
-    def cost(theta: Array) -> Array:
-        values = dict(zip(names, (low + theta * width).tolist(), strict=True))
-        made = predict(prepared, lambda b: {**stated_constants(b), **chosen(values, b)})
-        parts = []
-        for metric in FITTED:
-            data = (np.log(getattr(made, metric)[known[metric]]) - logs[metric]) / scales[metric]
-            soft = np.sign(data) * np.sqrt(2.0 * (np.sqrt(1.0 + data**2) - 1.0))
-            parts.append(soft * weights[known[metric]])
-        return np.concatenate([*parts, (theta - belief) / loose])
+        def straight(point: Array, at: Array = theta, t: Array = times, slope: Array = slopes) -> Array:
+            return problem.residuals(t + (point - at) @ slope, point)
 
-    bounds = (np.zeros(len(names)), np.ones(len(names)))
-    found = least_squares(
-        cost, np.clip(belief, 0.02, 0.98), bounds=bounds, diff_step=2e-3, ftol=1e-4, xtol=1e-4, max_nfev=20
-    )
-    stuck = tuple(n for n, t in zip(names, found.x, strict=True) if t < 0.005 or t > 0.995)
-    return Fitted(dict(zip(names, (low + found.x * width).tolist(), strict=True)), len(rows), stuck)
+        theta = least_squares(straight, np.clip(theta, 1e-6, 1.0 - 1e-6), bounds=bounds).x
+        if np.abs(theta - best).max() < CLOSE:
+            break
+    stuck = tuple(n for n, t in zip(names, best, strict=True) if t < 0.005 or t > 0.995)
+    return Fitted({n: float(v) for n, v in problem.values(best).items()}, len(rows), stuck)
 
 
 def _errors(rows: Sequence[ServingRow], constants: Callable[[Block], Mapping[str, float]]) -> dict[str, Array]:
@@ -168,7 +246,7 @@ def _errors(rows: Sequence[ServingRow], constants: Callable[[Block], Mapping[str
     return {m: np.array([getattr(made, m)[i] / t - 1.0 for i, t in own]) for m, own in pairs.items()}
 
 
-def _with(values: Mapping[str, float]) -> Callable[[Block], Mapping[str, float]]:
+def _with(values: Mapping[str, Any]) -> Callable[[Block], Mapping[str, Any]]:
     return lambda block: {**stated_constants(block), **chosen(values, block)}
 
 
