@@ -6,19 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 from perfmodel.errors import PerfmodelError
+from perfmodel.insight.capacity import carried, needed
 from perfmodel.insight.setting import Setting, make_setting
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.placement import placed_exactly
 from perfmodel.solver.result import Rejected
 from perfmodel.solver.search import Candidate, NearMiss, Outcome, search
+from perfmodel.specs.slo import Slo
 from perfmodel.specs.workload import revise
 from perfmodel.techniques.settled import Plan
 from perfmodel.units import format_seconds
 
 __all__ = ["nearest_rejected", "what_would_do"]
 
-LIMITS = ("slo.ttft", "slo.tpot", "slo.e2e")
-LIMITS = ("slo.ttft", "slo.tpot", "slo.e2e")
+LIMITS = tuple(f"slo.{name}" for name in Slo.model_fields)
+"""Every latency limit of a workload."""
 SAVERS: tuple[tuple[str, dict[str, float]], ...] = (
     ("full recomputation", {"recompute": 2.0}),
     ("the optimizer on the host", {"optimizer_host": 1.0}),
@@ -97,7 +99,7 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
     asked = [(words, other, setting.workload) for words, other in tried]
     if setting.workload.kind == "serving" and any(v for _, v in setting.workload.slo):
         asked.append(("no latency limits", question, revise(setting.workload, dict.fromkeys(LIMITS))))
-    found = []
+    found = _beyond_the_machine(setting)
     for words, other, workload in asked:
         try:
             retry = make_setting(setting.model, setting.system, workload, setting.framework, other)
@@ -110,6 +112,13 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
         if outcome.best:
             found.append(_offer(words, retry, outcome))
     return tuple(found)
+
+
+def _beyond_the_machine(setting: Setting) -> list[str]:
+    """What a service that asks for a rate can have of this machine, and how much of it would do."""
+    if setting.workload.kind != "serving" or setting.workload.rate is None:
+        return []
+    return [text for text in (carried(setting), needed(setting)) if text]
 
 
 def _least_loss(setting: Setting, retry: Setting, outcome: Outcome) -> tuple[Setting, Outcome]:

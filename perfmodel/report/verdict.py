@@ -267,6 +267,12 @@ def illegal(view: View, plan: EvaluatedPlan) -> list[str]:
     return [excess(view, found) for found in _broken(plan)]
 
 
+def _all_broken(nearest: Rejected) -> list[Rejected]:
+    """The constraints that a rejected plan breaks, that of the whole service among them."""
+    broken = _broken(nearest.plan)
+    return broken if any(r.constraint == nearest.constraint for r in broken) else [nearest, *broken]
+
+
 def _broken(plan: EvaluatedPlan) -> list[Rejected]:
     """The constraints that a given plan breaks, the worst first."""
     broken = [(n, r) for n, r in (plan.constraints or {}).items() if r > 1 + 1e-9]
@@ -280,17 +286,16 @@ def impossible(view: View, found: Answer) -> str:
     if not found.rejected:
         return text + ": none of the plans meets its constraints."
     nearest = found.rejected[0]
-    return (
-        f"{text}. The nearest plan breaks " + " and ".join(illegal(view, nearest.plan) or [excess(view, nearest)]) + "."
-    )
+    return f"{text}. The nearest plan breaks " + " and ".join(excess(view, r) for r in _all_broken(nearest)) + "."
 
 
 def remedies(view: View, answer: Answer) -> list[str]:
     """Flags that would make a plan possible: those that were tried, then all that the nearest plan lacks."""
     ways, nearest = [spaced(text) for text in answer.possible_with], answer.rejected[0]
-    broken = _broken(nearest.plan) or [nearest]
+    broken = _all_broken(nearest)
     needed = [_remedy(view, found) for found in broken]
-    if all(needed):
+    service = any(found.constraint == "machine size" for found in broken)
+    if all(needed) and (len(broken) == 1 or not service):  # a service that is too large is not mended plan by plan
         ways.append(" and ".join(needed))
     if any(_tier(found) for found in broken):
         ways.append("more devices: --hw with a larger machine (perfmodel specs list clusters); or a smaller model")
@@ -316,7 +321,7 @@ def _remedy(view: View, found: Rejected) -> str:
         return "a larger budget: --max-quality-loss"
     if found.constraint == "machine size":
         needed = math.ceil(found.ratio * _most_devices(view) - 1e-6)
-        more = f"--devices {needed}" if needed <= view.devices else f"--set nodes=x{factor:g}"
+        more = f"--devices {needed}" if needed <= view.devices else f"--set nodes=x{math.ceil(needed / view.devices)}"
         lower = "; or a lower --set-workload rate=…" if getattr(view.workload, "rate", None) is not None else ""
         return f"more devices: {more}{lower}"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,21 @@ def test_a_limit_that_cannot_be_kept_says_by_how_much(capsys: pytest.CaptureFixt
     assert "slo.ttft_p99=" in shown
     assert run([*BASE, "--set-workload", "slo.percentile=0.9"]) == 2
     assert "50 to 99.99" in capsys.readouterr().err
+
+
+def test_a_rate_beyond_the_machine_says_what_it_carries_and_what_would(capsys: pytest.CaptureFixture[str]) -> None:
+    question = ["plan", "-m", "llama8b", "--hw", "h100-4x", "-w", "chat", "--set-workload", "slo.percentile=99"]
+    assert run([*question, "--set-workload", "rate=200 requests/s"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "devices are needed, there are 4" in text
+    carried = re.search(r"a rate that this machine carries: --set-workload rate='([\d.e+]+) requests/s'", text)
+    larger = re.search(r"devices carry it \(--set nodes=x(\d+)\)", text)
+    assert carried is not None
+    assert larger is not None
+    assert run([*question, "--set-workload", f"rate={carried[1]} requests/s", "--json"]) == 0
+    possible = json.loads(capsys.readouterr().out)["answers"][0]
+    assert possible["best"] is not None
+    assert possible["best"]["devices"] > 2  # and not much less than it carries
+    more = ["--set-workload", "rate=200 requests/s", "--set", f"nodes=x{larger[1]}"]
+    assert run([*question, *more]) == 0
+    assert "No plan" not in capsys.readouterr().out.partition("With the change")[2]
