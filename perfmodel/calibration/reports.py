@@ -33,6 +33,8 @@ class GroupReport:
     tier : where the constants come from.
     inside : share of the rows inside the stated 80 % interval.
     subsets : errors of named parts of the rows.
+    below_bound, measured_below_bound : rows predicted, and rows measured, better than the physical lower bound of their
+        plan; ``None`` where no bound is known. A measurement can only be so if its run was another than the row says.
     """
 
     file: str
@@ -54,6 +56,8 @@ class GroupReport:
     worst: tuple[Worst, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     """Other figures of merit: rank correlation, area under the ROC curve."""
+    below_bound: int | None = None
+    measured_below_bound: int | None = None
 
     def data(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,21 +90,29 @@ class Block:
         if prompts is not None:
             workload = SimpleNamespace(**{**vars(workload), "prompts_per_pass": prompts})
         situation = self.situation._replace(workload=workload)
-        return evaluate_passes(x, self.techniques, situation, self.machine, self.network, constants, self.memo)
+        given = (self.techniques, situation, self.machine, self.network, constants, self.memo)
+        return evaluate_passes(x, *given, bounds=True)
 
     def evaluate(self, constants: Constants, **columns: Any) -> Replica:
         """The replica of every row under given framework constants, some columns changed."""
         x = SimpleNamespace(**{**vars(self.x), **columns})
-        return evaluate_serving(x, self.techniques, self.situation, self.machine, self.network, constants, self.memo)
+        given = (self.techniques, self.situation, self.machine, self.network, constants, self.memo)
+        return evaluate_serving(x, *given, bounds=True)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """Predicted times per token and to the first token [s], output tokens per second, in the order of the rows."""
+class Prediction(NamedTuple):
+    """Predicted times per token and to the first token [s], output tokens per second, in the order of the rows.
+
+    Beside them what no implementation of the plan betters: every operator at its peak rate or its least traffic at full
+    bandwidth, one after the other.
+    """
 
     tpot: Array
     ttft: Array
     throughput: Array
+    tpot_bound: Array
+    ttft_bound: Array
+    throughput_bound: Array
 
 
 @lru_cache(maxsize=16)
@@ -212,13 +220,13 @@ def predict(
     prepared = list(prepared)
     count = sum(len(block.rows) for block in prepared)
     shape = (trials, count) if trials else (count,)
-    found = Prediction(np.empty(shape), np.empty(shape), np.empty(shape))
+    found = Prediction(*(np.empty(shape) for _ in Prediction._fields))
     for block in prepared:
         chosen = stated_constants(block) if constants is None else constants(block)
         place = list(block.order)
         predicted = _MODES[block.rows[0].mode](block, chosen)
-        for metric, value in zip(("tpot", "ttft", "throughput"), predicted, strict=True):
-            getattr(found, metric)[..., place] = value
+        for values, value in zip(found, predicted, strict=True):
+            values[..., place] = value
     return found
 
 
@@ -227,7 +235,14 @@ def stated_constants(block: Block) -> Constants:
     return framework_of(block.framework).on(block.family, block.machine.main.capacity)
 
 
-def _closed(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+def _least(run: Replica | Passes, batch: Array, output: Array, prompts: Array | float = 1.0) -> tuple[Array, ...]:
+    """Bounds on the time of a token, on the first after so many prefill passes, and on output tokens per second."""
+    tpot = run.decode.bound() / run.settled.layout.tokens_per_pass
+    first = prompts * run.prefill.bound()
+    return tpot, first, batch * output / (first + (output - 1.0) * tpot)
+
+
+def _closed(block: Block, constants: Constants) -> tuple[Array, ...]:
     """Means over all requests of clients that send the next when one is answered, the first of all at once.
 
     Where requests stay in step, every first token waits for half of the prompts of a round, and every later one only
@@ -239,26 +254,28 @@ def _closed(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     tpot = np.where(together, 0.5 * (replica.pass_seconds + replica.tpot), replica.tpot)
     spread = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
     first = np.where(together, replica.burst, spread)
-    return tpot, first, batch * output / (first + (output - 1.0) * tpot)
+    return tpot, first, batch * output / (first + (output - 1.0) * tpot), *_least(replica, batch, output)
 
 
-def _static(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+def _static(block: Block, constants: Constants) -> tuple[Array, ...]:
     """All prompts of the batch, in passes as full as they may be, then decode passes of the whole batch."""
     replica = block.evaluate(constants)
     output, batch = block.situation.workload.output, block.x.batch
     host = constants.get("host_per_iteration", 0.0) + constants.get("host_per_sequence", 0.0) * batch
-    first = batch / block.situation.workload.prompts_per_pass * replica.prefill.elapsed() + host
-    return replica.pass_seconds, first, batch * output / (first + output * replica.pass_seconds)
+    passes = batch / block.situation.workload.prompts_per_pass
+    first = passes * replica.prefill.elapsed() + host
+    rate = batch * output / (first + output * replica.pass_seconds)
+    return replica.pass_seconds, first, rate, *_least(replica, batch, output, passes)
 
 
-def _offline(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+def _offline(block: Block, constants: Constants) -> tuple[Array, ...]:
     """Everything is queued: the batch is what the engine admits."""
     held = most_batch(block.evaluate(constants), block.machine, constants)
     full = block.evaluate(constants, batch=held)
-    return full.tpot, full.ttft, held / full.tpot
+    return full.tpot, full.ttft, held / full.tpot, *_least(full, held, block.situation.workload.output)
 
 
-def _pools(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+def _pools(block: Block, constants: Constants) -> tuple[Array, ...]:
     """Prefill and decode workers apart: the decode batch is what Little's law leaves of the requests open."""
     first = block.prefill
     assert first is not None  # noqa: S101 - rows of this mode name both kinds of workers
@@ -273,10 +290,14 @@ def _pools(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
         load = pools.under(clients)
         decoding = 0.5 * (decoding + np.minimum(load.decoding, clients))
     ttft = load.burst / ROUNDS + load.ttft * (1.0 - 1.0 / ROUNDS)
-    return load.tpot, ttft, clients * output / (ttft + (output - 1.0) * load.tpot)
+    tpot_bound = _least(decode, clients, output)[0]
+    ttft_bound = _least(alone, clients, output)[1]
+    most = clients * output / (ttft_bound + (output - 1.0) * tpot_bound)
+    rate = clients * output / (ttft + (output - 1.0) * load.tpot)
+    return load.tpot, ttft, rate, tpot_bound, ttft_bound, most
 
 
-def _best(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
+def _best(block: Block, constants: Constants) -> tuple[Array, ...]:
     """Replicas of the layout with the most output, of those that fit: tensor ranks, or data ranks that share experts.
 
     Beams of a request count as one answer.
@@ -285,7 +306,7 @@ def _best(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
     moe = any(isinstance(run.layer.ffn, Moe) for run in block.situation.architecture.runs)
     degrees = [2.0**i for i in range(int(block.situation.devices).bit_length()) if 2**i <= block.situation.devices]
     plans = [(n, 1.0) for n in degrees] + [(1.0, n) for n in degrees[1:] if moe]
-    best = tuple(np.zeros(len(block.rows)) for _ in range(3))
+    best = tuple(np.zeros(len(block.rows)) for _ in Prediction._fields)
     for tp, ep in plans:
         one = np.ones(len(block.rows))
         layout = {"tp": tp * one, "ep": ep * one, "batch": ep * one}
@@ -293,10 +314,12 @@ def _best(block: Block, constants: Constants) -> tuple[Array, Array, Array]:
         held = most_batch(alone, block.machine, constants)
         full = block.evaluate(constants, **{**layout, "batch": held})
         fits = (alone.ratios[f"{block.machine.main.tier} memory"] <= 1.0) & (devices % (tp * ep) == 0.0)
-        rate = np.where(fits, devices / (tp * ep) * held / full.tpot / beams, 0.0)
-        found = (full.tpot, full.ttft, rate)
+        replicas = devices / (tp * ep) / beams
+        rate = np.where(fits, replicas * held / full.tpot, 0.0)
+        tpot, first, most = _least(full, held, block.situation.workload.output)
+        found = (full.tpot, full.ttft, rate, tpot, first, replicas * most)
         best = tuple(np.where(rate > best[2], new, old) for new, old in zip(found, best, strict=True))
-    return best[0], best[1], best[2]
+    return best
 
 
 _MODES = {"best": _best, "pools": _pools, "closed": _closed, "static": _static, "offline": _offline}

@@ -55,7 +55,7 @@ class HeldOut:
         parts: dict[tuple[str, str], list[int]] = {}
         for i, row in enumerate(rows):
             parts.setdefault((row.setup.framework, self.key(row)), []).append(i)
-        found = Prediction(*(np.empty(len(rows)) for _ in range(3)))
+        found = Prediction(*(np.empty(len(rows)) for _ in Prediction._fields))
         for (framework, key), members in parts.items():
             values = self._values(framework, key) if framework in self.names else {}
 
@@ -63,6 +63,6 @@ class HeldOut:
                 return {**stated_constants(block), **chosen(values, block)}
 
             made = predict(blocks([rows[i] for i in members]), constants)
-            for metric in ("tpot", "ttft", "throughput"):
-                getattr(found, metric)[members] = getattr(made, metric)
+            for whole, part in zip(found, made, strict=True):
+                whole[members] = part
         return found

@@ -88,11 +88,11 @@ def _of_file(
         own = [rows[i] for i in members]
         for metric in METRICS:
             head = (file, "serving", origin, framework, device, dtype, metric)
-            predicted = getattr(made, metric)[members]
+            predicted, bound = getattr(made, metric)[members], getattr(made, f"{metric}_bound")[members]
             if own and not any(metric in row.measured for row in own):
                 continue
             aside = set_aside(own, metric, [place for place, i in enumerate(members) if i in flagged])
-            reports.append(_report(head, own, predicted, reasons, aside))
+            reports.append(_report(head, own, predicted, bound, reasons, aside))
     return reports
 
 
@@ -102,8 +102,9 @@ def _kind(row: ServingRow) -> str:
 
 
 def _report(
-    head: Head, rows: Sequence[ServingRow], predicted: Array, skipped: dict[str, int], unlike: Mapping[int, str]
-) -> GroupReport:
+    head: Head, rows: Sequence[ServingRow], predicted: Array, bound: Array, skipped: dict[str, int],
+    unlike: Mapping[int, str],
+) -> GroupReport:  # fmt: skip
     metric, total = head[-1], len(rows) + sum(skipped.values())
     measured = np.array([row.measured.get(metric, np.nan) for row in rows])
     known = np.isfinite(measured)
@@ -117,6 +118,7 @@ def _report(
         reasons[f"no {metric} is stated"] = int((~known).sum())
     if not kept.any():
         return GroupReport(*head, total, 0, reasons)
+    better = np.greater if metric == "throughput" else np.less
     error = predicted / measured - 1.0
     found = errors_of(error[kept])
     whole = {"rows": int(known.sum()), **errors_of(error[known])}
@@ -132,6 +134,8 @@ def _report(
         tier=framework_of(rows[0].setup.framework).version,
         subsets={"all rows": whole, **_kinds(rows, error, kept)},
         worst=tuple(_worst(rows[i], float(measured[i]), float(predicted[i])) for i in order),
+        below_bound=int(better(predicted[known], bound[known]).sum()),
+        measured_below_bound=int(better(measured[known], bound[known]).sum()),
     )
 
 

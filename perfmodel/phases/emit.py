@@ -167,9 +167,10 @@ def _scaled(term: Term, share: Scalar) -> Term:
 
 
 def gathered(
-    terms: Iterable[Term], expand: Callable[[Any], Any], *, power: bool = False, split: bool = False
-) -> list[Term]:
-    """Terms that composition cannot tell apart added up, their names and bounds dropped: what a mesh needs of them.
+    terms: Iterable[Term], expand: Callable[[Any], Any], *, power: bool = False, split: bool = False,
+    bounds: bool = False,
+) -> list[Term]:  # fmt: skip
+    """Terms that composition cannot tell apart added up, their names dropped: what a mesh needs of them.
 
     Parameters
     ----------
@@ -177,13 +178,14 @@ def gathered(
     expand : from distinct sizes to the mesh.
     power : keep how busy compute units and memory are, too.
     split : keep weight gradients apart from the rest of the backward pass.
+    bounds : keep lower bounds, too.
     """
     sums: dict[Term, list[Term]] = {}
     for term in terms:
         of_weights = split and term.of_weights
         kind = term._replace(name="", seconds=0.0, bound=0.0, compute=0.0, memory=0.0, of_weights=of_weights)
         sums.setdefault(kind, []).append(term)
-    fields = ("seconds", "compute", "memory") if power else ("seconds",)
+    fields = ("seconds", *(("compute", "memory") if power else ()), *(("bound",) if bounds else ()))
     return [
         kind._replace(**{f: expand(add_up([getattr(t, f) for t in alike])) for f in fields})
         for kind, alike in sums.items()

@@ -349,7 +349,7 @@ def check_passes(
 
 
 def _model_terms(
-    part: _Pass, machine: Machine, framework: Mapping[str, float], memo: Memo[list[Term]], *, power: bool
+    part: _Pass, machine: Machine, framework: Mapping[str, float], memo: Memo[list[Term]], *, power: bool, bounds: bool
 ) -> list[Term]:
     """Terms of the model in one pass, remembered by its sizes."""
     s = part.settled
@@ -361,7 +361,8 @@ def _model_terms(
     def on(engine: str) -> list[Term]:
         found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine, known=memo.known)
         own = memo.get((engine, *key), found)
-        return gathered(own, expand, power=power or bool(s.layout.side_by_side)) if expand else list(own)
+        busy = power or bool(s.layout.side_by_side)
+        return gathered(own, expand, power=busy, bounds=bounds) if expand else list(own)
 
     return divided(s, on)
 
@@ -376,17 +377,19 @@ def evaluate_passes(
     memo: Memo[list[Term]] | None = None,
     *,
     power: bool = False,
+    bounds: bool = False,
 ) -> Passes:
     """Evaluate the passes of one replica plan, or of a whole mesh of plans at once.
 
-    The batch ``x.batch`` is that of the whole replica; ``power`` follows how busy compute units and memory are.
+    The batch ``x.batch`` is that of the whole replica; ``power`` follows how busy compute units and memory are, and
+    ``bounds`` keeps the lower bounds of the passes of a mesh.
     """
     memo = memo or Memo()
     terms: dict[str, list[Term]] = {}
     settled: dict[str, Settled] = {}
     for part in _settled_passes(x, techniques, situation, network, framework):
         s = settled[part.name] = part.settled
-        own = _model_terms(part, machine, framework, memo, power=power)
+        own = _model_terms(part, machine, framework, memo, power=power, bounds=bounds)
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]

@@ -61,7 +61,7 @@ def lines(reports: Sequence[Report], worst: int = 0) -> list[str]:
     table = [_HEAD, *(_row(r) for r in reports if r["operator"])]
     widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
     result = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    return [*result, *_parts(reports), *_worst(reports, worst), *_skips(reports)]
+    return [*result, *_parts(reports), *_worst(reports, worst), *_bounds(reports), *_skips(reports)]
 
 
 _UNITS = {"memory": (2.0**-30, "GiB"), "throughput": (1.0, "tokens/s")}
@@ -101,6 +101,22 @@ def _parts(reports: Iterable[Report]) -> list[str]:
             figures = ", ".join(f"{n.replace('_', ' ')} {v:.3g}" for n, v in r["scores"].items())
             result.append(f"{r['framework']} {r['metric']}: {figures}")
     return result
+
+
+def _bounds(reports: Iterable[Report]) -> list[str]:
+    """Rows better than the physical lower bound of their plan: of predictions none may be; of measurements, where."""
+    known = [r for r in reports if r.get("below_bound") is not None]
+    if not known:
+        return []
+    rows = sum(next(iter(r["subsets"].values()))["rows"] for r in known)
+    text = [f"predictions below the lower bound of their plan: {sum(r['below_bound'] for r in known)} of {rows:.0f}"]
+    for r in known:
+        if r["measured_below_bound"]:
+            head = " ".join((r["device"], r["dtype"], r["framework"], r["metric"]))
+            text.append(
+                f"measured below the lower bound of the plan as recorded: {head}: {r['measured_below_bound']} rows"
+            )
+    return text
 
 
 def _skips(reports: Iterable[Report]) -> list[str]:
@@ -181,6 +197,14 @@ def render(reports: Sequence[Report], command: str) -> str:
             "## Parts of runs of training and serving, with and without rows set aside; rankings and completion",
             "",
             *(f"- {p}" for p in parts),
+        ]
+    bounds = _bounds(reports)
+    if bounds:
+        text += [
+            "",
+            "## Lower bounds: peak rates, and least traffic at full bandwidth",
+            "",
+            *(f"- {b}" for b in bounds),
         ]
     skipped = _skips(reports)
     if skipped:

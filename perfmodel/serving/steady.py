@@ -147,10 +147,11 @@ def evaluate_serving(
     memo: Memo[list[Term]] | None = None,
     *,
     power: bool = False,
+    bounds: bool = False,
 ) -> Replica:
-    """Evaluate one replica plan under load, or a whole mesh of plans at once; ``power`` as in the passes."""
+    """Evaluate one replica plan under load, or a whole mesh at once; ``power`` and ``bounds`` as in the passes."""
     memo = Memo() if memo is None else memo
-    passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo, power=power)
+    passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo, power=power, bounds=bounds)
     if not situation.workload.random_arrivals:
         return _under_load(passes, x.batch, situation, framework)
     quieter, busier = (
