@@ -127,7 +127,9 @@ def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
         if place is not None:
             found[name] = place
         elif name != "prefix":
-            near = nearest(known[0], header, 1)
+            taken = {known for names in COLUMNS.values() for known in names}
+            left = [h for h in header if h.lower() not in taken]
+            near = nearest(known[0], left, 1)
             hint = f"; did you mean {near[0]!r} to be it?" if near else ""
             raise SpecError(f"no column for {name}{hint}", file=str(path), line=1, found=",".join(header),
                             allowed=", ".join(known))  # fmt: skip
