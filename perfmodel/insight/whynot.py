@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from perfmodel.errors import PerfmodelError
 from perfmodel.insight.capacity import carried, needed
 from perfmodel.insight.setting import Setting, make_setting
+from perfmodel.phases.settle import declare
 from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.placement import placed_exactly
 from perfmodel.solver.result import Rejected
@@ -30,8 +33,6 @@ SAVERS: tuple[tuple[str, dict[str, float]], ...] = (
 
 
 FEWER_BITS = "weights, cache or wires in fewer bits: --max-quality-loss"
-BUDGETS = 4
-"""Smaller budgets that are tried below the one that makes a plan possible."""
 
 
 def nearest_rejected(setting: Setting, outcome: Outcome, best: Candidate | None) -> tuple[Rejected, ...]:
@@ -105,10 +106,8 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
             retry = make_setting(setting.model, setting.system, workload, setting.framework, other)
         except PerfmodelError:
             continue
-        outcome = search(retry.space, retry.problem)
+        outcome = _least_loss(setting, retry) if words == FEWER_BITS else search(retry.space, retry.problem)
         placed_exactly(retry.problem, retry.space, outcome)
-        if outcome.best and words == FEWER_BITS:
-            retry, outcome = _least_loss(setting, retry, outcome)
         if outcome.best:
             found.append(_offer(words, retry, outcome))
     return tuple(found)
@@ -121,17 +120,24 @@ def _beyond_the_machine(setting: Setting) -> list[str]:
     return [text for text in (carried(setting), needed(setting)) if text]
 
 
-def _least_loss(setting: Setting, retry: Setting, outcome: Outcome) -> tuple[Setting, Outcome]:
-    """Ask again for less than the best plan spends, until no plan is possible or a few searches are done."""
-    for _ in range(BUDGETS):
-        spent = min(evaluate_plan(retry.problem, c.plan).quality or 0.0 for c in outcome.best or ())
-        question = replace(setting.question, max_quality_loss=spent * (1.0 - 1e-9))
-        less = make_setting(setting.model, setting.system, setting.workload, setting.framework, question)
-        found = search(less.space, less.problem)
-        if not found.best:
-            break
-        retry, outcome = less, found
-    return retry, outcome
+def _least_loss(setting: Setting, retry: Setting) -> Outcome:
+    """Plans of the least published loss with which there are any, beyond the budget that had none."""
+    budget = setting.question.max_quality_loss or 0.0
+    outcome = Outcome()
+    for loss, part in retry.space.parts(partial(_loss, retry)):
+        if budget < loss <= 1.0:
+            outcome = search(part, retry.problem)
+            if outcome.best:
+                return outcome
+    return outcome
+
+
+def _loss(setting: Setting, names: Plan) -> float:
+    """Published loss of what a plan names, all else neutral."""
+    problem = setting.problem
+    neutral = {name: value for t in problem.techniques for name, value in t.neutral.items()}
+    layout = declare(problem.techniques, Plan(**{**neutral, **vars(names)}), problem.situation)[1]
+    return float(layout.quality_loss)
 
 
 def _unlimited(words: str, retry: Setting, outcome: Outcome) -> str:
@@ -154,4 +160,5 @@ def _offer(words: str, retry: Setting, outcome: Outcome) -> str:
         return _unlimited(words, retry, outcome)
     plan = evaluate_plan(retry.problem, outcome.best[0].plan)
     loss = "unknown" if plan.quality is None else f"{plan.quality:.1%}"
-    return f"{words} {plan.quality or 0.0:.3f} (published loss {loss}): {', '.join(plan.summary)}"
+    budget = math.ceil(1e3 * (plan.quality or 0.0)) / 1e3
+    return f"{words} {budget:.3f} (published loss {loss}): {', '.join(plan.summary)}"

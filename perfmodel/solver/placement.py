@@ -18,7 +18,7 @@ from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem, is_budget
 from perfmodel.solver.result import Placement
-from perfmodel.solver.search import KEEP, Candidate, Outcome
+from perfmodel.solver.search import Candidate, Outcome
 from perfmodel.solver.space import Space
 from perfmodel.techniques.settled import Plan
 
@@ -169,10 +169,8 @@ def placed_exactly(problem: TrainingProblem | ServingProblem, space: Space, outc
                 found = solve_shares(problem, x, shares, (output, float(x.batch)))
                 if found is not None:
                     _keep(problem, outcome, found[0])
-        outcome.best.sort(key=lambda c: c.score)
-        del outcome.best[KEEP:]
 
-    starts, sizes = _starts(outcome, space), _batches(space)
+    starts, sizes = _starts(problem, outcome, space), _batches(space)
     gap = max(len(sizes) // SPARSE, 1)
     solve(starts[: PROGRAMMES // 2])
     solve(_with_batch(x, b) for x in starts[:2] for b in sizes[::gap])
@@ -197,24 +195,33 @@ def _with_batch(x: Plan, batch: float) -> Plan:
     return Plan(**{**vars(x), "batch": batch})
 
 
-def _starts(outcome: Outcome, space: Space) -> list[Plan]:
+def _starts(problem: ServingProblem, outcome: Outcome, space: Space) -> list[Plan]:
     """Best plan of every kind found on the grid; without any legal one, the nearest, with every kind in its place."""
+    kinds: dict[tuple[Any, ...], Plan] = {}
     if outcome.best:
-        kinds: dict[tuple[Any, ...], Plan] = {}
         for candidate in (*outcome.best, *sorted(outcome.front, key=lambda c: c.score)):
             kinds.setdefault(_kind(candidate.plan), candidate.plan)
         return list(kinds.values())
     if outcome.closest is None:
         return []
     nearest = vars(outcome.closest[2].plan)
-    kinds = {}
     for values in product(*(axis.values for axis in space.structural)):
         columns = {n: v for axis, chosen in zip(space.structural, values, strict=True)
                    for n, v in zip(axis.columns, chosen, strict=True)}  # fmt: skip
         for batch in (nearest["batch"], 1.0):
-            x = Plan(**{**nearest, **columns, "batch": batch})
+            x = Plan(**{**nearest, **columns, **_switched_off(problem, columns), "batch": batch})
             kinds[(*_kind(x), batch)] = x
     return list(kinds.values())
+
+
+def _switched_off(problem: ServingProblem, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Neutral values of every column of a technique whose names among ``columns`` are neutral."""
+    off: dict[str, Any] = {}
+    for technique in problem.techniques:
+        named = technique.neutral.keys() & columns.keys()
+        if named and all(columns[n] == technique.neutral[n] for n in named):
+            off.update(technique.neutral)
+    return off
 
 
 def _kind(x: Plan) -> tuple[Any, ...]:
@@ -239,7 +246,6 @@ def _keep(problem: ServingProblem, outcome: Outcome, x: Plan) -> None:
     if any(not float(r) <= 1.0 + 1e-9 for r in (*judged.budget.values(), *judged.form.values())):
         return
     candidate = Candidate(float(judged.score), float(judged.devices), float(judged.seconds), x)
-    outcome.best.append(candidate)
     outcome.by_devices.setdefault(int(candidate.devices), []).append(candidate)
     outcome.by_devices[int(candidate.devices)].sort(key=lambda c: c.score)
     outcome.legal += 1

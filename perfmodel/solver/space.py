@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,6 +161,16 @@ class Space(NamedTuple):
         for chosen in itertools.product(*(axis.values for axis in self.structural)):
             fixed = tuple((axis.columns, value) for axis, value in zip(self.structural, chosen, strict=True))
             yield from Block(fixed, lanes).pieces(limit)
+
+    def parts(self, key: Callable[[Plan], float]) -> list[tuple[float, Space]]:
+        """Structural values grouped by a number that they alone decide, least first; NaN belongs to no part."""
+        columns = tuple(name for axis in self.structural for name in axis.columns)
+        groups: dict[float, list[tuple[Any, ...]]] = {}
+        for chosen in itertools.product(*(axis.values for axis in self.structural)):
+            values = tuple(v for axis in chosen for v in axis)
+            groups.setdefault(key(Plan(**dict(zip(columns, values, strict=True)))), []).append(values)
+        ordered = sorted(number for number in groups if not math.isnan(number))
+        return [(n, Space((Axis(columns, tuple(groups[n]), structural=True),), self.numeric)) for n in ordered]
 
     def plans(self) -> Iterator[Plan]:
         """Every plan on its own, as plain numbers: the slow, obvious way."""

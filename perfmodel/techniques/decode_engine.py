@@ -26,9 +26,10 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
     """
     left = {"main"} if lacks_room(situation) or NAME in situation.excused else {"main", "host"}
     others = [n for n, e in situation.machine.engines.items() if n not in left and "decode_attention" in e.runs]
-    choices: list[tuple[Any, ...]] = [("main", 1.0)]
-    choices += [(name, parts) for name in others for parts in (1.0, 2.0)]
-    return (Axis(("attention_engine", "sub_batches"), tuple(choices), structural=True),)
+    return (
+        Axis.of("attention_engine", ["main", *others], structural=True),
+        Axis.of("sub_batches", [1.0, 2.0] if others else [1.0]),
+    )
 
 
 def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
@@ -71,6 +72,12 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     return [Term("to attention engine", slot, resource, seconds, "link") for slot, _ in s.slots]
 
 
+def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
+    """Without another engine there is nothing to interleave with."""
+    del s, situation
+    return {"sub-batches": x.sub_batches} if x.attention_engine == "main" else {}
+
+
 TECHNIQUE = Technique(
     name=NAME,
     summary="decode attention on an engine beside the accelerator",
@@ -80,5 +87,6 @@ TECHNIQUE = Technique(
     axes=axes,
     layout=layout,
     terms=terms,
+    legal=legal,
     telling=("attention_engine",),
 )
