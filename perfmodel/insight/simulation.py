@@ -142,7 +142,9 @@ def _pools(prefill: Side, decode: Side) -> Run:
         )
         for _ in range(options.replicas)
     ]  # fmt: skip
-    return PooledRun(first, after, options.router, min(prefill.longest, decode.longest), decoders=then)
+    answers = problem.framework.get("prefill_answers", 0.0) > 0.0
+    longest = min(prefill.longest, decode.longest)
+    return PooledRun(first, after, options.router, longest, decoders=then, answers=answers)
 
 
 def _result(

@@ -9,7 +9,8 @@ Splitwise, ISCA 2024). Prompts queue for a prefill replica as in M/G/1:
 
 with the time D that a prompt keeps a stage busy. Decode replicas are those of :mod:`perfmodel.serving.open_loop`,
 whose passes hold no prompts. The first token reaches the client with the first decode pass, as in the closed loop of
-:mod:`perfmodel.serving.pools`.
+:mod:`perfmodel.serving.pools`, or from the prefill pool where the framework says so; the second one then waits for the
+hand-over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from perfmodel.elementwise import Scalar, where
+from perfmodel.elementwise import Scalar, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import point_to_point
 from perfmodel.network.topology import Group, Network
@@ -140,7 +141,7 @@ class Request:
 
 def together(
     prefill: Moments, decode: Moments, gap: Seconds, *, output: Scalar, moved: Seconds, turn: Seconds = 0.0,
-    variation: Scalar = 0.0,
+    variation: Scalar = 0.0, answers: float = 0.0,
 ) -> Request:  # fmt: skip
     """Latencies along a request: prefill, hand-over, decode passes.
 
@@ -153,9 +154,15 @@ def together(
     moved : from the end of the prefill until the decode pool has the cache [s].
     turn : pass of the decode pool, the rest of which a request waits for when its cache is there [s].
     variation : coefficient of variation of the output tokens.
+    answers : 1 where the prefill gives the first token and decode passes the others, 0 where they give all.
     """
-    waits = Moments(0.5 * turn, turn * turn / 12.0, 0.0)
-    ttft = prefill.then(waits).then(Moments(moved + decode.mean, 0.0, moved + decode.mean))
-    e2e = ttft.then(decode, output - 1.0)
+    between = Moments(0.5 * turn, turn * turn / 12.0, 0.0).then(Moments(moved, 0.0, moved))
+    ready = prefill.then(between)
+    if answers:
+        ttft, e2e = prefill, ready.then(decode, output - 1.0)
+        decode = Moments(decode.mean + between.mean / maximum(output - 1.0, 1.0), decode.variance, decode.least)
+    else:
+        ttft = ready.then(Moments(decode.mean, 0.0, decode.mean))
+        e2e = ttft.then(decode, output - 1.0)
     lengths = output * decode.mean * variation
     return Request(ttft, decode, e2e._replace(variance=e2e.variance + lengths * lengths), gap)

@@ -2,8 +2,9 @@
 
 A prompt is computed by a replica of the first pool, its cache crosses the link, and a replica of the second pool takes
 the request up as soon as it has room; the first token is that of its first decode iteration, which computes the last
-token of the prompt again, as vLLM's connectors do. Sender and receiver move one cache at a time; blocks of the sender
-are free once the cache has left. A request that the decode pool preempts computes everything again there.
+token of the prompt again, as vLLM's connectors do, or that of the prefill where an engine takes it from there. Sender
+and receiver move one cache at a time; blocks of the sender are free once the cache has left. A request that the decode
+pool preempts computes everything again there.
 """
 
 from __future__ import annotations
@@ -126,12 +127,14 @@ class PooledRun(Run):
     ----------
     decoders : replicas of the decode pool.
     computed : requests whose prompt is computed, by the time of that, until a decoder is chosen.
+    answers : prefill gives the first token of a request.
     moved : from the end of a prefill until the cache is at its decoder, all requests together [s].
     handed_over : requests that were.
     """
 
     decoders: list[Decoder] = field(default_factory=list)
     computed: list[tuple[float, int, Request, float]] = field(default_factory=list)
+    answers: bool = False
     moved: float = 0.0
     handed_over: int = 0
 
@@ -181,6 +184,12 @@ class PooledRun(Run):
 
     def _hand_over(self, request: Request, number: int, done: float, left: float) -> None:
         """Choose a decoder for a computed prompt and let the cache come to it."""
+        if self.answers:
+            request.first = request.latest = done
+            request.made = 1
+            if request.output == 1:
+                self.totals.finish(request, done)
+                return
         if self.router == "round-robin" or len(self.decoders) == 1:
             chosen = self.decoders[number % len(self.decoders)]
         else:
@@ -190,7 +199,7 @@ class PooledRun(Run):
         transfer = self.prefill[0].transfer
         chosen.link_free = max(left, chosen.link_free + transfer(request.prompt))
         ready = chosen.link_free + transfer.between
-        request.computed = request.prompt - 1
+        request.computed = request.prompt - 1 + request.made
         self.moved += ready - done
         self.handed_over += 1
         chosen.coming.append((ready, request))

@@ -65,7 +65,7 @@ class Replica:
         self.fresh = 0
         """Requests that the iteration at hand admits."""
         self.newcomers: list[Request] = []
-        """Requests whose cache came along and whose first token is that of the iteration at hand."""
+        """Requests whose cache came along and that get a token of this replica for the first time."""
         self.share = SHARE_FIRST
         self.gaps: list[list[float]] = []
         """[sequences, seconds since their latest token] where prompts made decoding stand still."""
@@ -187,11 +187,11 @@ class Replica:
         return chunks, ""
 
     def _take_over(self, request: Request) -> None:
-        """A request whose cache came along decodes at once; its first token is that of the next iteration."""
+        """A request whose cache came along decodes at once, from its first token on or from its second."""
         self.queued_tokens -= request.prompt + request.output
         self.order.append(request)
         self.fresh += 1
-        self._join(request, request.computed, request.output)
+        self._join(request, request.computed, request.output - request.made)
         self.newcomers.append(request)
 
     def _join(self, request: Request, context: int, left: int) -> None:
@@ -271,9 +271,13 @@ class Replica:
         self._done(request)
 
     def _greet(self) -> None:
-        """Requests whose cache came along have their first token."""
+        """Requests whose cache came along have a token of this replica."""
         for request in self.newcomers:
-            request.first = self.time
+            if request.first < 0.0:
+                request.first = self.time
+            else:
+                self.totals.gaps.add(self.time - request.latest, 1)
+            request.latest = -1.0
         self.newcomers.clear()
 
     def _decode(self, until: float, limit: str, *, alone: bool) -> None:

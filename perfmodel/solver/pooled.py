@@ -257,7 +257,7 @@ class _Grid:
             Moments(*(self.p[f"ttft {n}"] for n in Moments._fields)),
             Moments(*(self.d[f"tpot {n}"] for n in Moments._fields)),
             self.d["gap"], output=1.0 * self.workload.output, moved=self.moved, turn=self.d["pass"],
-            variation=self.workload.length_variation,
+            variation=self.workload.length_variation, answers=problem.framework.get("prefill_answers", 0.0),
         )  # fmt: skip
         self.ratios = self._ratios(self.workload.slo)
 

@@ -168,6 +168,8 @@ class ServingConstants(Spec):
     """Passes between two looks at the queue of new requests [1]."""
     pool_hand_over: Duration = fact(0.0, "0 s")
     """Between pools of prefill and decode workers: what router and connection add to the transfer of a cache [s]."""
+    prefill_answers: Share = fact(0.0, "0")
+    """1 where prefill workers give the first token of a request, 0 where its first decode pass does [1]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
     host_per_draft: Duration = fact(0.0, "0 s")

@@ -33,6 +33,7 @@ DRAFTING = constant_tables(0.01, 1e-5, 1e-4, sequences=32, tokens=2048, context=
 def new_run(
     rules: Scheduler, *, tokens: int = 6000, pools: tuple[int, int] = (2, 2), router: str = "round-robin",
     stepping: bool = False, tables=PLAIN, seconds: float = 1e-5, between: float = 0.0, prefill_tokens: int = 4000,
+    answers: bool = False,
 ) -> PooledRun:  # fmt: skip
     """Pools of replicas whose link takes ``seconds`` per token of a prompt."""
     before, after = Totals(), Totals()
@@ -54,7 +55,7 @@ def new_run(
         )
         for _ in range(pools[1])
     ]  # fmt: skip
-    return PooledRun(first, after, router, decoders=then)  # type: ignore[arg-type]
+    return PooledRun(first, after, router, decoders=then, answers=answers)  # type: ignore[arg-type]
 
 
 def small(name: str) -> Scheduler:
@@ -63,9 +64,10 @@ def small(name: str) -> Scheduler:
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("tables", [PLAIN, DRAFTING], ids=["plain", "drafting"])
-def test_every_token_is_served_once_and_skipping_equals_stepping(name: str, tables) -> None:
+@pytest.mark.parametrize("answers", [False, True])
+def test_every_token_is_served_once_and_skipping_equals_stepping(name: str, tables, answers: bool) -> None:
     load = requests(5)
-    runs = [drive(new_run(small(name), tables=tables, stepping=s), iter(load)) for s in (False, True)]
+    runs = [drive(new_run(small(name), tables=tables, stepping=s, answers=answers), iter(load)) for s in (False, True)]
     a, b = (run.totals for run in runs)
     for series in ("ttft", "tpot", "e2e", "ended"):
         np.testing.assert_allclose(getattr(a, series), getattr(b, series), rtol=1e-8)
@@ -97,6 +99,10 @@ def test_a_lone_request_takes_the_sum_along_its_way() -> None:
     decode = 0.01 + 1e-4
     assert run.totals.ttft[0] == pytest.approx(0.01 + 1e-5 * 400 + 0.04 + 0.05 + decode, rel=1e-6)
     assert run.totals.e2e[0] == pytest.approx(run.totals.ttft[0] + 10 * decode, rel=1e-6)
+    first = new_run(small("vllm"), pools=(1, 1), seconds=1e-4, between=0.05, answers=True)
+    drive(first, iter([Arrival(1.0, 400, 11)]))
+    assert first.totals.ttft[0] == pytest.approx(0.01 + 1e-5 * 400, rel=1e-6)
+    assert first.totals.e2e[0] == pytest.approx(first.totals.ttft[0] + 0.09 + 10 * decode, rel=1e-6)
 
 
 def test_a_narrow_link_is_a_queue_of_its_own_and_holds_the_blocks_of_its_sender() -> None:
