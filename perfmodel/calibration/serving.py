@@ -18,7 +18,7 @@ from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import Passes, evaluate_passes
-from perfmodel.serving.offline import most_batch
+from perfmodel.serving.offline import most_batch, waves_of
 from perfmodel.serving.pools import Pools
 from perfmodel.serving.steady import Replica, evaluate_serving
 from perfmodel.specs.architecture import Moe
@@ -269,10 +269,20 @@ def _static(block: Block, constants: Constants) -> tuple[Array, ...]:
 
 
 def _offline(block: Block, constants: Constants) -> tuple[Array, ...]:
-    """Everything is queued: the batch is what the engine admits."""
-    held = most_batch(block.evaluate(constants), block.machine, constants)
+    """Everything is queued: the batch is what the engine admits, or all there is; what is left over comes last."""
+    admitted = _numbers(block, "running", constants.get("most_running", 2048.0))
+    most = most_batch(block.evaluate(constants), block.machine, {**constants, "most_running": admitted})
+    held, waves, left = waves_of(_numbers(block, "requests", np.inf), most)
     full = block.evaluate(constants, batch=held)
-    return full.tpot, full.ttft, held / full.tpot, *_least(full, held, block.situation.workload.output)
+    last = block.evaluate(constants, batch=np.maximum(left, block.x.batch))
+    rate = (waves * held + left) / (waves * full.tpot + np.where(left > 0.0, last.tpot, 0.0))
+    return full.tpot, full.ttft, rate, *_least(full, held, block.situation.workload.output)
+
+
+def _numbers(block: Block, name: str, unknown: float) -> Array:
+    """A number that rows may state, with what stands for it where they do not."""
+    found = [getattr(row, name) for row in block.rows]
+    return np.array([unknown if value is None else value for value in found])
 
 
 def _pools(block: Block, constants: Constants) -> tuple[Array, ...]:

@@ -71,6 +71,10 @@ class ServingRow:
     their batch all requests that clients have open."""
     in_step: bool = False
     """All requests begin and end together, round by round."""
+    requests: float | None = None
+    """All requests of an offline run; ``None`` for so many that only the full batch counts."""
+    running: float | None = None
+    """Requests that the harness lets one rank admit; ``None`` for what the engine does by itself."""
     workers: tuple[float, float] = (0.0, 1.0)
     """Prefill and decode workers."""
 

@@ -22,10 +22,12 @@ __all__ = [
     "cache_format",
     "cluster_of",
     "framework_of",
+    "harness_of",
     "in_step",
     "lengths_of",
     "model_named",
     "model_of",
+    "queued",
     "setting_of",
     "sources",
 ]
@@ -77,6 +79,25 @@ class LengthEntry(Spec):
     why: str
 
 
+class QueueEntry(Spec):
+    """Requests of an offline run, all queued at its start."""
+
+    when: dict[str, str]
+    requests: float
+    why: str
+
+
+class OfflineEntry(Spec):
+    """How a source ran its offline benchmark, where its tables do not say so."""
+
+    when: dict[str, str]
+    running: float
+    """Most requests that its harness lets an engine admit, over all pipeline stages."""
+    attention_data: bool
+    """Models with experts: tensor ranks stand for data ranks of attention that share the experts."""
+    why: str
+
+
 class CacheEntry(Spec):
     """Format of the key-value cache."""
 
@@ -123,6 +144,8 @@ class Sources(Spec):
     frameworks: tuple[FrameworkEntry, ...]
     caches: tuple[CacheEntry, ...]
     weights: tuple[WeightEntry, ...]
+    queues: tuple[QueueEntry, ...]
+    offline: tuple[OfflineEntry, ...]
     in_step: tuple[dict[str, str], ...]
     """Runs whose requests begin and end together, round by round."""
     drafts: str
@@ -194,6 +217,16 @@ def setting_of(row: Mapping[str, str]) -> tuple[str, str]:
         if _fits(entry.when, row):
             return entry.framework, entry.cache
     raise Unpredictable("no software is known for this source")
+
+
+def queued(row: Mapping[str, str]) -> float | None:
+    """Requests of an offline run, ``None`` where the source does not say how many."""
+    return next((entry.requests for entry in sources().queues if _fits(entry.when, row)), None)
+
+
+def harness_of(row: Mapping[str, str]) -> OfflineEntry | None:
+    """How an offline run was made, ``None`` where nothing is known."""
+    return next((entry for entry in sources().offline if _fits(entry.when, row)), None)
 
 
 @lru_cache(maxsize=256)

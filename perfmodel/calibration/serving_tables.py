@@ -10,7 +10,7 @@ from pathlib import Path
 from perfmodel.calibration.model import Unpredictable
 from perfmodel.calibration.rows import header_of
 from perfmodel.calibration.serving_rows import HEADER, MILLI, ServingRow, Setup, number, origin_of, read_row
-from perfmodel.calibration.serving_sources import cluster_of, lengths_of, model_of, setting_of
+from perfmodel.calibration.serving_sources import cluster_of, harness_of, lengths_of, model_of, queued, setting_of
 from perfmodel.specs.architecture import Moe
 
 __all__ = ["READERS", "offline_row", "phases_row", "published_row", "reader_of", "static_row", "submission_row"]
@@ -77,13 +77,16 @@ def static_row(line: int, row: Row) -> ServingRow:
 
 def offline_row(line: int, row: Row) -> ServingRow:
     """Most output tokens per second when every request is queued at the start."""
-    plan, rate = _plan(row, 0.0), number(row, "output_tok_s")
+    plan, rate, known = _plan(row, 0.0), number(row, "output_tok_s"), harness_of(row)
     data = max(1.0, number(row, "attn_dp"))
-    found = _row(line, row, "offline", {**plan, "tp": plan["tp"] if data == 1.0 else 1.0, "ep": data, "batch": data},
-                 {"throughput": rate} if rate else {})  # fmt: skip
-    if data > 1.0 and not any(isinstance(r.layer.ffn, Moe) for r in found.setup.architecture.runs):
+    found = _row(line, row, "offline", plan, {"throughput": rate} if rate else {})
+    moe = any(isinstance(r.layer.ffn, Moe) for r in found.setup.architecture.runs)
+    if data > 1.0 and not moe:
         raise Unpredictable("attention data ranks of a model without experts are replicas")
-    return found
+    if data == 1.0 and moe and known and known.attention_data:
+        data = plan["tp"]
+    columns = {**plan, "tp": plan["tp"] if data == 1.0 else 1.0, "ep": data, "batch": data * plan["pp"]}
+    return replace(found, columns=columns, requests=queued(row), running=known.running if known else None)
 
 
 def submission_row(line: int, row: Row) -> ServingRow:

@@ -17,6 +17,7 @@ from perfmodel.operators.state import cache_bytes, layer_parameters
 from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_held
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import Known, call_terms, divided, gathered, uncovered
+from perfmodel.phases.host import host_of
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
@@ -393,7 +394,7 @@ def evaluate_passes(
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
-    host = framework.get("host_per_iteration", 0.0) + framework.get("host_per_sequence", 0.0) * s.batch
+    host = host_of(framework, s.stages, s.batch)
     decode = pass_tree(s, terms["decode"], host, latency=False)
     prefill = pass_tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
     ledgers = {

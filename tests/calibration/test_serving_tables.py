@@ -9,7 +9,7 @@ import pytest
 from perfmodel.calibration.model import Unpredictable
 from perfmodel.calibration.serving import blocks, predict
 from perfmodel.calibration.serving_rows import ServingRow
-from perfmodel.calibration.serving_tables import phases_row, static_row, submission_row
+from perfmodel.calibration.serving_tables import offline_row, phases_row, static_row, submission_row
 from perfmodel.operators.attention import decode_attention
 from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.specs.locate import find_model
@@ -46,6 +46,29 @@ def test_a_submitted_system_is_its_best_layout() -> None:
 def test_systems_of_several_nodes_are_more_replicas() -> None:
     """Requests that are all there do not know of other nodes."""
     assert rate(submission(num_gpus=32)) == pytest.approx(4.0 * rate(submission()), rel=1e-6)
+
+
+OFFLINE = {
+    "model": "Qwen3-235B-A22B", "gpu": "H200-SXM-141GB", "num_gpus": "8", "tp": "8", "pp": "1", "attn_dp": "1",
+    "dtype": "fp8", "isl": "128", "osl": "4096", "output_tok_s": "26852", "framework": "TensorRT-LLM v1.0 docs",
+    "source": "NVIDIA/TensorRT-LLM@a:docs/source/performance/perf-overview.md",
+}  # fmt: skip
+
+
+def test_offline_runs_are_set_up_as_their_source_says() -> None:
+    """Experts under attention data ranks, 1,500 requests in all (perf-overview.md); published at 26,852 tokens/s."""
+    found = offline_row(2, OFFLINE)
+    assert (found.columns["tp"], found.columns["ep"], found.requests) == (1.0, 8.0, 1500.0)
+    assert offline_row(2, {**OFFLINE, "model": "Llama 3.3 70B"}).columns["tp"] == 8.0
+    assert rate(found) == pytest.approx(26852, rel=0.3)
+
+
+def test_the_last_wave_of_a_run_is_slower_per_request() -> None:
+    """Requests that fill one batch and one more that begins after it."""
+    held = rate(replace(offline_row(2, OFFLINE), requests=1500.0))
+    assert rate(replace(offline_row(2, OFFLINE), requests=100.0)) < held
+    endless = replace(offline_row(2, OFFLINE), requests=None)
+    assert rate(replace(endless, requests=1e6)) == pytest.approx(rate(endless), rel=0.01)
 
 
 def test_requests_under_latency_limits_are_no_offline_rate() -> None:
