@@ -160,7 +160,7 @@ def _served(view: View, plan: EvaluatedPlan, who: str) -> str:
 def _flying(plan: EvaluatedPlan) -> str:
     batch, peak = _number(plan, "batch_per_replica"), plan.metrics.get("peak_batch_per_replica")
     if plan.pools is not None:
-        return f"{batch:,.0f} requests at a time on average in each decode replica"
+        return f"{plural(batch, 'request')} at a time on average in each decode replica"
     if peak is None:
-        return f"up to {batch:,.0f} requests at a time"
-    return f"{batch:,.0f} requests at a time on average, room for {peak:,.0f}"
+        return f"up to {plural(batch, 'request')} at a time"
+    return f"{plural(batch, 'request')} at a time on average, room for {peak:,.0f}"

@@ -53,7 +53,7 @@ def time_rows(view: View, plan: EvaluatedPlan, most: int | None = None) -> list[
         return pass_rows(view, plan.terms, most)
     if plan.pools is not None:
         return _apart(view, plan, most)
-    stall = plan.metrics.get("prefill_share") or 0.0
+    stall = plan.metrics.get("stall_share") or 0.0
     rows = [TimeRow("prefill of other requests", plan.seconds * stall, stall, "compute")] if stall >= HIDDEN else []
     scale = plan.seconds * (1.0 - stall) / plan.timed_seconds if plan.timed_seconds else 1.0
     scaled = [r._replace(seconds=r.seconds * scale, share=r.share * (1.0 - stall)) for r in plan.terms]

@@ -47,6 +47,8 @@ __all__ = [
 
 GIB = 2.0**30
 _OWN_NOUNS = ("GCD", "GPU", "NPU", "TPU", "CPU", "PIM", "IPU")
+_CLASS_NOUNS = {"dataflow": "device", "storage": "drive"}
+"""Classes that are no acronym."""
 DEGREES = {"tensor": "tp", "context": "cp", "expert": "ep", "data": "dp", "stage": "pp", "region": "regions"}
 _IN_DEGREES = ("tp", "ulysses", "cp", "ep", "pp", "regions")
 _RESOURCES = {
@@ -77,7 +79,8 @@ class View(NamedTuple):
     def noun(self) -> str:
         """What one of them is called: GPU, GCD, NPU."""
         last = self.label.rpartition(" ")[2]
-        return last if last in _OWN_NOUNS else self.system.accelerator.device_class.upper()
+        kind = self.system.accelerator.device_class
+        return last if last in _OWN_NOUNS else _CLASS_NOUNS.get(kind, kind.upper())
 
     @property
     def counted(self) -> str:

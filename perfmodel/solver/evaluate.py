@@ -27,6 +27,7 @@ from perfmodel.solver.running import (
     serving_bill,
     serving_peak,
     serving_power,
+    stall_share,
     training_power,
 )
 from perfmodel.specs.architecture import Architecture
@@ -244,6 +245,7 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         **percentiles(replica),
         "kv_tokens_capacity": _kv_capacity(replica, machine.tiers),
         "prefill_share": float(prefill_share(replica)),
+        "stall_share": float(stall_share(replica)),
         "average_power_kw": sum(power.values()),
         **headroom(machine, devices, serving_peak(machine, replica, replicas)),
     }

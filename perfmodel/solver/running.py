@@ -31,6 +31,7 @@ __all__ = [
     "serving_bill",
     "serving_peak",
     "serving_power",
+    "stall_share",
     "training_power",
 ]
 
@@ -84,11 +85,23 @@ def serving_bill(machine: Machine, replica: Replica, rate: float, price: float |
 
 
 def prefill_share(replica: Replica) -> Fraction:
-    """Share of a device's time that prefills take [1]."""
+    """Share of a device's time that prefills take [1].
+
+    In a closed loop a request spends on prompts its own prefill and what those of the others add to its tokens.
+    """
     if replica.prompts is not None:
         return replica.prompts
-    stall = replica.tpot - replica.pass_seconds / replica.settled.layout.tokens_per_pass
-    return maximum(stall, 0.0) / replica.tpot
+    s, stalled = replica.settled, stall_share(replica) * replica.tpot
+    if replica.tails is not None:
+        return stalled / replica.tpot
+    own, output = replica.prefill.elapsed() / s.stages, 1.0 * s.situation.workload.output
+    return (output * stalled + own) / (output * replica.tpot + own)
+
+
+def stall_share(replica: Replica) -> Fraction:
+    """Share of the time per token in which the prompts of others are computed [1]."""
+    decode = replica.pass_seconds / replica.settled.layout.tokens_per_pass
+    return maximum(replica.tpot - decode, 0.0) / replica.tpot
 
 
 def device_power(machine: Machine, shares: Shares) -> Watts:
