@@ -9,7 +9,9 @@ import perfmodel
 
 def estimated(batch: int, **changes: int) -> dict[str, float]:
     asked = {"prompt": 2048, "output": 128, **changes}
-    found = perfmodel.estimate("llama8b", "h100", "chat", columns={"batch": batch}, workload_changes=asked, framework="bare")
+    found = perfmodel.estimate(
+        "llama8b", "h100", "chat", columns={"batch": batch}, workload_changes=asked, framework="bare"
+    )
     return {n: v for n, v in found.plan.metrics.items() if v is not None}
 
 
