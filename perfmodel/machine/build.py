@@ -161,6 +161,7 @@ def build_engine(
         covers=frozenset(covers),
         draw=draw_of(power, count),
         clock=clock,
+        frequency=0.0 if device.clock is None else device.clock.value * clock,
         sustained=power.sustained.value if power and power.sustained else 1.0,
         dram=_dram(device.banks, count),
         concurrent=device.concurrency == "concurrent",

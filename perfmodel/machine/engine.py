@@ -49,6 +49,13 @@ class MemoryLevel(NamedTuple):
     parts: Scalar = 1.0
 
 
+UNIT_READ = 64.0
+"""What a compute unit takes from the cache behind it at most, its fill port from Volta to Hopper and on CDNA 2
+[B per clock]; recalled, no document read."""
+STREAMING_UNITS = 0.2
+"""Share of the units that stream the memory where no clock is stated: that of an A100 and an H100 [1]; carried over."""
+
+
 @dataclass(frozen=True)
 class Constants:
     """Calibrated constants of one operator class and format; see ``perfmodel.machine.kernels`` for what they do."""
@@ -150,6 +157,8 @@ class Engine:
     """Command timing of the memory, where its banks compute."""
     sustained: Scalar = 1.0
     """Share of the matrix rate that remains under continuous load."""
+    frequency: Scalar = 0.0
+    """Clock of the units where it is stated, else 0 [Hz]."""
 
     @property
     def capacity(self) -> Bytes:
@@ -166,6 +175,12 @@ class Engine:
     def cache(self) -> Bytes:
         """Capacity of the memory in front of the last one; 1 MiB where none is described [B]."""
         return self.memories[-2].capacity if len(self.memories) > 1 else float(2**20)
+
+    @property
+    def streaming_units(self) -> Scalar:
+        """Share of the units that it takes to read the last memory at its full rate [1]."""
+        read = self.units * UNIT_READ * self.frequency
+        return min(self.bandwidth / read, 1.0) if read else STREAMING_UNITS
 
     def under_load(self) -> Engine:
         """The same engine after minutes of continuous work: matrix rates lowered by its power limit."""

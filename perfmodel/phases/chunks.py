@@ -54,14 +54,17 @@ def prompts_held(batch: Scalar, output: Scalar, layout: Layout) -> Scalar:
 
 
 def mixed_sizes(
-    prefill: Sizes, count: Scalar, beside: Scalar, *, crowded: bool, held: Scalar = 1.0
+    prefill: Sizes, count: Scalar, beside: Scalar, *, crowded: bool, held: Scalar = 1.0, parts: Scalar = 1.0
 ) -> dict[str, Sizes]:
-    """Passes that hold pieces of ``held`` prompts beside decoded tokens, and a second prompt where asked for."""
+    """Passes, or one of the ``parts`` they are cut into, that hold pieces of ``held`` prompts beside decoded tokens.
+
+    A second prompt comes on top where asked for.
+    """
     piece = held * prefill.queries / count
 
     def of(tokens: Scalar) -> Sizes:
         return replace(
-            prefill, sequences=tokens + beside, queries=1.0, context=1.0, unread=0.0, compared=0.0, pieces=0.0
+            prefill, sequences=(tokens + beside) / parts, queries=1.0, context=1.0, unread=0.0, compared=0.0, pieces=0.0
         )
 
     found = {"mixed": of(piece)}
@@ -85,10 +88,11 @@ def chunks_of(
     own = passes * prompt.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
     parts = s.layout.side_by_side
     if parts:
+        engine = s.situation.machine.main
         layer = {n: [t for t in terms[n] if t.slot == "layer"] for n in terms}
-        alone = overlapped(layer["decode"], parts).elapsed()
+        alone = overlapped(layer["decode"], parts, engine).elapsed()
         held = prompts_held(s.batch, s.situation.workload.output, s.layout)
-        both = mixed_slot(layer["mixed"], layer["decode"], layer["prefill"], count / held, parts).elapsed()
+        both = mixed_slot(layer["mixed"], layer["decode"], layer["prefill"], count / held, parts, engine).elapsed()
         own = passes * prompt.layers * count * both
         stall = passes * prompt.layers * count / held * maximum(both - joined * alone, 0.0)
     if above:
@@ -103,5 +107,6 @@ def chunks_of(
     fill = minimum(framework.get("chunk_tokens", UNCUT), s.layout.chunk_tokens) / prompt.sizes.queries
     if "crowded" not in tokens:
         return Chunks(count, stall, own, link, stall, fill)
-    second = passes * prompt.layers * (tokens["crowded"].elapsed() - whole + cores["prefill"])
+    more = (tokens["crowded"].elapsed() - whole) * (parts or 1.0)
+    second = passes * prompt.layers * (more + cores["prefill"])
     return Chunks(count, stall, own, link, where(cut > 1.0, stall, maximum(second, 0.0)), fill)

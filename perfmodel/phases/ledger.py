@@ -6,18 +6,20 @@ That rest: activations of the largest pass, runtime with its communicators, capt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.operators.formats import storage
 from perfmodel.operators.layers import Sizes
-from perfmodel.operators.state import ParameterCounts, widest
+from perfmodel.operators.state import ParameterCounts, cache_bytes, widest
 from perfmodel.specs.architecture import Architecture, Moe
-from perfmodel.techniques.base import Line
-from perfmodel.techniques.settled import Settled
+from perfmodel.techniques.base import Line, Situation
+from perfmodel.techniques.record import Layout
+from perfmodel.techniques.settled import Settled, groups_sharing, tokens_kept
 from perfmodel.units import Bytes
 
-__all__ = ["layer_bytes", "packed_padding", "pass_activations", "serving_ledger"]
+__all__ = ["cached_per_sequence", "layer_bytes", "packed_padding", "pass_activations", "serving_ledger"]
 
 
 def _component_bytes(sizes: Sizes, counts: ParameterCounts) -> dict[str, Scalar]:
@@ -73,6 +75,24 @@ def _runtime(s: Settled, framework: Mapping[str, float]) -> Bytes:
         ranks = ranks * dim.degree
     alone = framework.get("runtime_memory", 0.0)
     return alone + where(ranks > 1.0, framework.get("communication_memory", 0.0), 0.0)
+
+
+def cached_per_sequence(
+    situation: Situation, layout: Layout, batch: Scalar, *, kv_split: Scalar, kv_bytes: Bytes
+) -> Bytes:
+    """Keys and values of a sequence of full length on one rank, a prefix that others share in equal parts [B].
+
+    Where a policy drops tokens, every sequence keeps others, and nothing is shared.
+    """
+    workload = situation.workload
+    context = 1.0 * (workload.prompt + workload.output)
+    kept = tokens_kept(layout, context)
+    size = partial(cache_bytes, situation.architecture, kv_split=kv_split, kv_bytes=kv_bytes)
+    if not workload.shared_prefix:
+        return size(kept)
+    shared = where(kept < context, 0.0, 1.0 * workload.shared_prefix)
+    once = where(kept < context, 0.0, size(1.0 * workload.shared_prefix))
+    return size(kept - shared) + once * groups_sharing(workload, batch) / batch
 
 
 def serving_ledger(

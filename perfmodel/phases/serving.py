@@ -13,13 +13,13 @@ from perfmodel.network.topology import Dim, Network
 from perfmodel.operators.distinct import collapse
 from perfmodel.operators.formats import STORAGE, storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
-from perfmodel.operators.state import cache_bytes, layer_parameters
+from perfmodel.operators.state import layer_parameters
 from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_held
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import Known, call_terms, divided, gathered, uncovered
 from perfmodel.phases.host import host_of
 from perfmodel.phases.judge import legality, memory_ratios
-from perfmodel.phases.ledger import layer_bytes, packed_padding, serving_ledger
+from perfmodel.phases.ledger import cached_per_sequence, layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
 from perfmodel.phases.side_by_side import overlapped
@@ -28,7 +28,7 @@ from perfmodel.specs.subnets import reduced
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Plan, Settled, groups_sharing, read_in_part, split_by, tokens_kept
-from perfmodel.units import Bytes, Seconds
+from perfmodel.units import Seconds
 
 __all__ = [
     "Passes",
@@ -185,28 +185,12 @@ def settle_pass(
         framework=framework,
         batch=batch,
         context=1.0 * (workload.prompt + workload.output),
-        cache_per_sequence=_cached(situation, layout, batch, kv_split=kv_split, kv_bytes=sizes.kv_bytes),
+        cache_per_sequence=cached_per_sequence(situation, layout, batch, kv_split=kv_split, kv_bytes=sizes.kv_bytes),
         embedding=embedding,
         head=head,
         layer_stored=stored,
         experts_stored=experts,
     )
-
-
-def _cached(situation: Situation, layout: Layout, batch: Scalar, *, kv_split: Scalar, kv_bytes: Bytes) -> Bytes:
-    """Keys and values of a sequence of full length on one rank, a prefix that others share in equal parts [B].
-
-    Where a policy drops tokens, every sequence keeps others, and nothing is shared.
-    """
-    workload = situation.workload
-    context = 1.0 * (workload.prompt + workload.output)
-    kept = tokens_kept(layout, context)
-    size = partial(cache_bytes, situation.architecture, kv_split=kv_split, kv_bytes=kv_bytes)
-    if not workload.shared_prefix:
-        return size(kept)
-    shared = where(kept < context, 0.0, 1.0 * workload.shared_prefix)
-    once = where(kept < context, 0.0, size(1.0 * workload.shared_prefix))
-    return size(kept - shared) + once * groups_sharing(workload, batch) / batch
 
 
 def pass_terms(
@@ -263,7 +247,7 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
 
     layer = slot("layer", s.layout.sub_batches if s.sizes.decode else 1.0)
     if s.layout.side_by_side and s.sizes.decode:
-        layer = overlapped(by_slot.get("layer", ()), s.layout.side_by_side)
+        layer = overlapped(by_slot.get("layer", ()), s.layout.side_by_side, s.situation.machine.main)
     embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
     if latency:
         hops = Times(where(s.stages > 1.0, s.stages, 0.0), boundary)
@@ -308,7 +292,8 @@ def _settled_passes(
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
     count = pieces_of(prefill.queries, framework, layout.chunk_tokens)
     held = prompts_held(per_rank, 1.0 * workload.output, layout)
-    mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals, held=held)
+    parts = layout.side_by_side or 1.0
+    mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals, held=held, parts=parts)
     passes = {"prefill": prefill, **mixed}
     yield from (_Pass(name, settle(sizes, per_rank)) for name, sizes in passes.items())
 

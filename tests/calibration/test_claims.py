@@ -34,7 +34,6 @@ KNOWN_TO_FAIL = {
     ("finequant", "throughput, int4 over fp16, 8 requests"),
     ("fastgen", "largest second difference of tokens per second over tokens of a pass"),
     ("nanoflow", "optimal throughput at 260 TFLOP/s"),
-    ("nanoflow", "throughput of the optimum"),
     ("sarathi_serve", "capacity over vLLM, Mistral 7B"),
     ("bytescale", "speed over a ring wide enough for 2048K tokens, long tail"),
     ("holmes", "RoCE over InfiniBand, 4 nodes"),

@@ -9,8 +9,11 @@ import pytest
 import perfmodel
 from perfmodel import services
 from perfmodel.api import plan_columns
+from perfmodel.machine.build import build_machine
+from perfmodel.phases.side_by_side import EXCHANGE_UNITS, overlapped
 from perfmodel.serving.arrivals import Synthetic
-from tests.planning import setting
+from perfmodel.techniques.base import Term
+from tests.planning import setting, system
 
 LONG = {"prompt": 2560, "output": 200}
 
@@ -72,3 +75,18 @@ def test_parts_side_by_side_never_beat_any_of_the_resources(batch: int) -> None:
 
 def test_parts_do_not_pay_where_weights_are_all_that_is_read() -> None:
     assert served(2.0, 16).timed_seconds > served(1.0, 16).timed_seconds
+
+
+def test_parts_side_by_side_lend_units_to_attention_and_exchanges() -> None:
+    """As many as stream the memory: a fifth of an A100's, by 64 bytes per clock and unit; more where none are left."""
+    machine = build_machine(system("dgx-a100"))
+    assert machine.main.streaming_units == pytest.approx(2.039e12 / (108 * 64 * 1.41e9))
+    terms = [
+        Term("matrix multiply", "layer", "matrix", 1e-3, compute=1e-3),
+        Term("attention", "layer", "memory", 4e-4, core=True, memory=3e-4),
+        Term("tensor sync", "layer", "network", 2e-4),
+    ]
+    alone = overlapped(terms[:1], 2.0, machine.main).elapsed()
+    lent = 3e-4 * machine.main.streaming_units + 2e-4 * EXCHANGE_UNITS
+    assert overlapped(terms, 2.0, machine.main).elapsed() == pytest.approx(alone + 2.0 * lent)
+    assert overlapped(terms, 2.0, machine.main).elapsed() < 2.0 * 1.6e-3, "and still sooner than in turn"
