@@ -15,8 +15,8 @@ from perfmodel.specs.architecture import Architecture, Attention, LatentAttentio
 
 __all__ = ["HEADER", "ServingRow", "Setup", "layout_of", "number", "origin_of", "read_row", "serving_rows"]
 
-HEADER = frozenset({"ttft_ms", "tpot_ms", "isl", "osl", "concurrency", "attention_dp_size", "mode"})
-"""Columns by which a table of closed-loop serving runs is recognised."""
+HEADER = frozenset({"model", "system", "framework", "isl", "osl", "concurrency", "tpot_ms"})
+"""Columns that tell a table of closed-loop serving runs; layouts, formats and ``ttft_ms`` may be left out."""
 MILLI = 1e-3
 METRICS = ("tpot", "ttft", "throughput")
 NARROWEST = 128.0

@@ -14,7 +14,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.specs.architecture import Architecture
 from perfmodel.specs.facts import Spec
 from perfmodel.specs.load import parse
-from perfmodel.specs.locate import find_model
+from perfmodel.specs.locate import find_hardware, find_model
 from perfmodel.specs.model import Model, load_model
 from perfmodel.specs.yamlfile import read
 
@@ -169,7 +169,7 @@ def cluster_of(system: str, devices: int = 2, source: str = "") -> str:
 
     Parameters
     ----------
-    system : as recorded.
+    system : as recorded: what publications call it, a shipped machine, or a file of one's own.
     devices : devices of the plan.
     source : who measured: the same devices may stand in other machines.
 
@@ -178,19 +178,31 @@ def cluster_of(system: str, devices: int = 2, source: str = "") -> str:
     Unpredictable
         If none stands for it.
     """
+    if _is_file(system):
+        return system
     for entry in sources().machines:
         few = not entry.devices or devices <= entry.devices
         if few and re.search(entry.gpu, system, re.IGNORECASE) and re.search(entry.source, source, re.IGNORECASE):
             return entry.cluster
-    raise Unpredictable(f"no machine is known for {system or 'an unnamed system'}")
+    try:
+        return str(find_hardware(system))
+    except PerfmodelError:
+        raise Unpredictable(f"no machine is known for {system or 'an unnamed system'}") from None
 
 
 def framework_of(name: str) -> str:
-    """Framework file of a recorded name; ``Unpredictable`` if none stands for it."""
+    """Framework file of a recorded name, or one's own; ``Unpredictable`` if none stands for it."""
+    if _is_file(name):
+        return name
     for entry in sources().frameworks:
         if re.search(entry.name, name, re.IGNORECASE):
             return entry.framework
     raise Unpredictable(f"no serving framework is called {name or '(unnamed)'}")
+
+
+def _is_file(name: str) -> bool:
+    """Whether a column names a file of the user's own."""
+    return name.endswith((".yaml", ".yml", ".json")) and Path(name).is_file()
 
 
 def cache_format(row: Mapping[str, str]) -> str:
@@ -231,7 +243,9 @@ def harness_of(row: Mapping[str, str]) -> OfflineEntry | None:
 
 @lru_cache(maxsize=256)
 def model_named(name: str) -> Model:
-    """Model file of a recorded name; ``Unpredictable`` if there is none."""
+    """Model file of a recorded name, or one's own; ``Unpredictable`` if there is none."""
+    if _is_file(name):
+        return load_model(Path(name))
     bare = name.rsplit("/", 1)[-1]
     short = re.sub(r"-(instruct|fp8|fp4|nvfp4)(?=-|$)", "", bare.casefold())
     known = (e.model for e in sources().models if re.search(e.name, short, re.IGNORECASE))

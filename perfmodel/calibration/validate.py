@@ -24,6 +24,7 @@ from perfmodel.errors import PerfmodelError, SpecError
 __all__ = ["GroupReport", "Predicted", "Worst", "predict_group", "validate"]
 
 HELD_OUT_FOLDS, INNER_FOLDS = 4, 3
+KNOWN_TABLES = "docs/measure.md has those of kernels and collectives, docs/serving.md those of serving runs"
 
 
 class Predicted(NamedTuple):
@@ -138,7 +139,7 @@ def _refitted(groups: list[Group]) -> Callable[[Group], Predicted]:
 
 def _reports(table: Table, predict: Callable[[Group], Predicted], worst: int) -> list[GroupReport]:
     if table.model is None:
-        reason = {"no operator class reads these columns": table.rows}
+        reason = {f"no reader for its columns; {KNOWN_TABLES}": table.rows}
         return [GroupReport(table.file, "", "", "", "", "", "time", table.rows, 0, reason)]
     merged: dict[tuple[str, str, str, str], list[Group]] = {}
     for group in table.groups:
