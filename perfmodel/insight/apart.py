@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from perfmodel.insight.confidence import Draws, draw
+from perfmodel.insight.kernels import kernels_in_use
+from perfmodel.insight.links import network_spread
 from perfmodel.insight.setting import Setting
 from perfmodel.serving.open_pools import POOLS, Pool
 from perfmodel.solver.pooled import Pair, Pairs, PoolProblem, pool_problems, pool_space
 from perfmodel.solver.pooled_plan import evaluate_lone, evaluate_pair
 from perfmodel.solver.problems import ServingProblem
-from perfmodel.solver.result import Answer, EvaluatedPlan, Interval, Rejected, Rival
+from perfmodel.solver.result import Answer, EvaluatedPlan, Rejected, Rival
 from perfmodel.solver.search import search
 from perfmodel.solver.space import Space, build_space
 
@@ -42,12 +45,32 @@ def beside_pools(setting: Setting, found: Answer, score: float | None) -> Answer
         return found if wanted == "either" else _no_pair(found, problems, spaces, pairs)
     plan = evaluate_pair(problems, pair)
     if found.best is None or score is None:
-        return _chosen(found, plan, pair, None)
+        return _chosen(found, plan, pair, None, _odds(setting, plan, pair, None))
     together = found.best
     ratio = pair.score / score
     if ratio > WORTH_IT and wanted == "either":
         return replace(found, other_arrangement=Rival(plan, ratio, _losses(together, plan)))
-    return _chosen(found, plan, pair, Rival(together, 1.0 / ratio, _losses(plan, together)))
+    odds = _odds(setting, plan, pair, (together, score))
+    return _chosen(found, plan, pair, Rival(together, 1.0 / ratio, _losses(plan, together)), odds)
+
+
+def _odds(setting: Setting, plan: EvaluatedPlan, pair: Pair, other: tuple[EvaluatedPlan, float] | None) -> Draws:
+    """Draws of the constants: the interval of the time per token, and how often pools cost less than the other way.
+
+    Devices of a pool are taken to scale with the time of its passes.
+    """
+    uses, others = (kernels_in_use(setting, pair.plans[i], pool) for i, pool in ((1, "decode"), (0, "prefill")))
+    spread = network_spread(setting.system)
+    pools = plan.pools or {}
+    decode = replace(plan, pools=None, seconds=plan.timed_seconds / plan.gain)
+    interval = draw([decode], [1.0], uses, network_spread=spread).interval
+    low, high = (bound / decode.seconds * plan.seconds for bound in interval[:2])
+    interval = interval._replace(low=low, high=high)
+    if other is None:
+        return Draws(interval, None, None)
+    whole = decode.seconds * plan.devices / pools["decode"].devices
+    both = [replace(decode, seconds=whole), other[0]]
+    return draw(both, [pair.score, other[1]], uses, others, network_spread=spread)._replace(interval=interval)
 
 
 def _no_pair(found: Answer, problems: Sequence[PoolProblem], spaces: Sequence[Space], pairs: Pairs) -> Answer:
@@ -80,15 +103,13 @@ def _space(setting: Setting, pool: Pool) -> Space:
     return pool_space(whole, pool)
 
 
-def _chosen(found: Answer, plan: EvaluatedPlan, pair: Pair, other: Rival | None) -> Answer:
-    """The answer with pools as its best plan; the search of both counts, the odds of the other plans do not."""
-    spread = None if found.best is None else found.best.interval
-    if spread is not None and found.best is not None and found.best.seconds:
-        low, high = (bound / found.best.seconds * plan.seconds for bound in (spread.low, spread.high))
-        plan = replace(plan, interval=Interval(low, high, spread.basis))
+def _chosen(found: Answer, plan: EvaluatedPlan, pair: Pair, other: Rival | None, odds: Draws) -> Answer:
+    """The answer with pools as its best plan; the search of both counts, the odds are those of the arrangements."""
+    plan = replace(plan, interval=odds.interval)
     certificate = found.certificate._replace(
         candidates=found.certificate.candidates + pair.cells, legal=found.certificate.legal + pair.legal,
-        runner_up_gap=None if other is None else other.score_ratio - 1.0, win_probability=None, regret=None,
+        runner_up_gap=None if other is None else other.score_ratio - 1.0, win_probability=odds.win_probability,
+        regret=odds.regret,
     )  # fmt: skip
     return replace(found, best=plan, other_arrangement=other, runners_up=(), certificate=certificate)
 

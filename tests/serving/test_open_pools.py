@@ -105,6 +105,8 @@ def test_both_arrangements_are_answered_and_the_cheaper_is_chosen() -> None:
     assert paid == pytest.approx(256 * m["usd_per_million_output_tokens"])
     assert m["requests_per_second"] == pytest.approx(120.0)
     assert sum(pool.devices for pool in apart.best.pools.values()) == apart.best.devices
+    assert 0.5 < apart.certificate.win_probability <= 1.0
+    assert apart.best.interval.low < apart.best.seconds < apart.best.interval.high
     assert apart.best.power is not None
     assert sum(apart.best.power.values()) == pytest.approx(m["average_power_kw"])
 
