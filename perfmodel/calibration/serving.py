@@ -173,7 +173,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     per_node = load_system(setup.cluster).cluster.node.accelerator.count
     system = _system(setup.cluster, -(-most // per_node), setup.cap)
     framework = framework_of(setup.framework)
-    machine = build_machine(system, framework.kernels, framework.covers)
+    machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in)
     techniques = techniques_for("serving")
     if "accepted" in rows[0].columns:
         techniques = (*techniques, DRAFTS)
@@ -263,7 +263,7 @@ def _static(block: Block, constants: Constants) -> tuple[Array, ...]:
     output, batch = block.situation.workload.output, block.x.batch
     host = constants.get("host_per_iteration", 0.0) + constants.get("host_per_sequence", 0.0) * batch
     passes = batch / block.situation.workload.prompts_per_pass
-    first = passes * replica.prefill.elapsed() + host
+    first = passes * replica.prefill.elapsed() + host + constants.get("first_token", 0.0)
     rate = batch * output / (first + output * replica.pass_seconds)
     return replica.pass_seconds, first, rate, *_least(replica, batch, output, passes)
 

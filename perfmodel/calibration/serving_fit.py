@@ -295,7 +295,8 @@ def _fit_framework(name: str, names: Sequence[str], rows: list[ServingRow], fold
     told = f"bounded robust fit to {fitted.rows} published runs, median / 90th percentile: {words(seen)}"
     if held:
         told += f"; on models and devices not seen {words(held)}"
-    spread = max(0.1, held["tpot"]["p90_abs_error"]) if held else 0.5
+    surest = next((held[m] for m in ("tpot", "throughput", "ttft") if m in held), None)
+    spread = max(0.1, surest["p90_abs_error"]) if surest else 0.5
     text = find_framework(name).read_text(encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     text = with_constants(text, fitted.values, source=told, spread=spread)

@@ -124,6 +124,7 @@ def build_engine(
     link: float | None = None,
     tier: str | None = None,
     kernels: str = "",
+    stand_in: str = "",
     covers: Iterable[str] = (),
 ) -> Engine:
     """Build the engine of ``count`` devices working as one.
@@ -137,6 +138,7 @@ def build_engine(
     link : bandwidth of its link to the main engine [B/s].
     tier : memory tier its last memory is; by default a tier of its own.
     kernels : framework whose measured kernels run.
+    stand_in : framework whose kernels stand for those that were not measured on the device.
     covers : operators that its attention kernels do besides.
     """
     units = device.units.value
@@ -155,7 +157,7 @@ def build_engine(
         matrix={f: rate.value * count * clock for f, rate in device.peak.matrix.items()},
         vector={f: rate.value * count * clock for f, rate in device.peak.vector.items()},
         memories=tuple(levels),
-        constants=PlanConstants(device, _merged(device, defaults.get(device.device_class, {})), kernels),
+        constants=PlanConstants(device, _merged(device, defaults.get(device.device_class, {})), kernels, stand_in),
         formats=frozenset(device.formats),
         runs=frozenset(device.runs),
         covers=frozenset(covers),
@@ -209,7 +211,7 @@ def draw_of(power: DevicePower | None, count: float = 1.0) -> Draw:
     return Draw(*(w * count for w in watts))
 
 
-def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ()) -> Machine:
+def build_machine(system: System, kernels: str = "", covers: Iterable[str] = (), stand_in: str = "") -> Machine:
     """Build the machine a resolved hardware specification describes.
 
     Parameters
@@ -217,10 +219,13 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = ())
     system : the specification.
     kernels : framework whose measured kernels its main engine runs; none for what frameworks share.
     covers : operators that its attention kernels do besides.
+    stand_in : framework whose kernels stand for those of its own that were not measured on the device.
     """
     node, cluster = system.cluster.node, system.cluster
     per_node = node.accelerator.count
-    main = build_engine("main", system.accelerator, system.class_constants, kernels=kernels, covers=covers)
+    main = build_engine(
+        "main", system.accelerator, system.class_constants, kernels=kernels, stand_in=stand_in, covers=covers
+    )
     engines = {"main": main}
     tiers = {main.tier: main.capacity}
     for name, placed in node.engines.items():

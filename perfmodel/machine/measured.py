@@ -87,10 +87,13 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
     device : its own ``calibration`` goes before the shipped files.
     written : constants that the device file and its class state.
     kernels : framework whose measured kernels run; none for what the frameworks of a device share.
+    stand_in : framework whose kernels stand for those that were not measured on the device.
     """
 
-    def __init__(self, device: Device, written: Mapping[tuple[str, str], Constants], kernels: str = "") -> None:
-        self._device, self._written, self._kernels = device, written, kernels
+    def __init__(
+        self, device: Device, written: Mapping[tuple[str, str], Constants], kernels: str = "", stand_in: str = ""
+    ) -> None:
+        self._device, self._written, self._kernels, self._stand_in = device, written, kernels, stand_in
         self._found: dict[tuple[str, str], Constants | None] = {}
 
     def __getitem__(self, key: tuple[str, str]) -> Constants:
@@ -112,7 +115,7 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
         if (operator, format) not in PLANNED:
             return None
         own = _written_by(self._device, operator)
-        found = _choose(self._device, PLANNED[operator, format], self._kernels, written=format in own)
+        found = _choose(self._device, PLANNED[operator, format], self._kernels, self._stand_in, written=format in own)
         if found is None:
             return None
         facts = {n: v for name in ("any", format) if name in own for n, v in stated(own[name]).items()}
@@ -126,7 +129,9 @@ def _written_by(device: Device, operator: str) -> Mapping[str, KernelConstants]:
     return kernels.get(operator, {})
 
 
-def _choose(device: Device, measured: tuple[tuple[str, str], ...], kernels: str, *, written: bool) -> _Found | None:
+def _choose(
+    device: Device, measured: tuple[tuple[str, str], ...], kernels: str, stand_in: str, *, written: bool
+) -> _Found | None:
     """First tier that has groups; ``None`` where the device file's own constants stand nearer."""
     if written and not kernels:
         return None
@@ -134,6 +139,9 @@ def _choose(device: Device, measured: tuple[tuple[str, str], ...], kernels: str,
     mine = _of_framework(own, measured, kernels)
     if mine:
         return _Found("framework", tuple((own.device, group) for group in mine))
+    others = _of_framework(own, measured, stand_in)
+    if others:
+        return _Found("device", ((own.device, others[0]),))
     if written:
         return None
     pooled = _pooled(own, measured)

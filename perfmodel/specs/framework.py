@@ -190,6 +190,8 @@ class _Described(Spec):
     version: str
     kernels: str = ""
     """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
+    stand_in: str = ""
+    """Name of kernels that stand for those of its own that were not measured on a device."""
     covers: tuple[Literal["rotary", "residual", "quantise", "ungrouped"], ...] = ()
     """Work that its kernels do besides: rotation inside measured attention; the residual addition inside norms; writing
     activations in the format of the next product inside the kernel in front of it; ``ungrouped``, reading a cached head

@@ -167,3 +167,13 @@ def test_rotation_is_counted_once(architecture: str) -> None:
         assert len(calls) - len(left) == sum(c.part == "rotary" for c in calls) * covered
     plain = build_machine(system("h200"), "vllm", load_framework("vllm").covers)
     assert uncovered(calls, plain) == calls
+
+
+def test_kernels_stand_in_where_a_framework_was_not_measured() -> None:
+    """TensorRT-LLM was not timed on A100, vLLM was; on H100 its own kernels run."""
+    key = ("decode_attention", "bf16")
+    alone, joined = (build_machine(system("a100-80gb-sxm"), "trtllm", (), name).main for name in ("", "vllm"))
+    assert joined.constant(*key).memory_fraction == main("a100-80gb-sxm", "vllm").constant(*key).memory_fraction
+    assert (joined.constant(*key).tier, alone.constant(*key).memory_fraction) == ("device", 0.674)
+    own = build_machine(system("h100-sxm"), "trtllm", (), "vllm").main
+    assert own.constant(*key) == main("h100-sxm", "trtllm").constant(*key)
