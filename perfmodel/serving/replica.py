@@ -309,10 +309,14 @@ class Replica:
 
     def _gained(self, iterations: int) -> int:
         """Tokens that a sequence gains in the next decode iterations."""
+        if self.tables.gain == 1.0:
+            return iterations
         return math.floor((self.passes + iterations) * self.tables.gain + SLACK) - self.steps
 
     def _needed(self, tokens: int) -> int:
         """Decode iterations in which a sequence gains at least so many tokens."""
+        if self.tables.gain == 1.0:
+            return tokens
         return math.ceil((self.steps + tokens) / self.tables.gain - SLACK) - self.passes
 
     def _count(self, iterations: int) -> None:

@@ -44,6 +44,9 @@ class Histogram:
 
     def add_series(self, first: float, slope: float, count: int, times: int) -> None:
         """Count ``first``, ``first + slope``, … (``count`` of them), each so many times."""
+        if count == 1:
+            self.add(first, times)
+            return
         last = first + slope * (count - 1)
         self.total += 0.5 * (first + last) * count * times
         self.number += count * times
