@@ -28,6 +28,7 @@ def images(
     max_quality_loss: float | None = None,
     changes: Mapping[str, Any] | None = None,
     workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
 ) -> ImageAnswer:
     """Find the best plan to make images with a diffusion model.
 
@@ -36,6 +37,7 @@ def images(
     model : name, or path of a model file or of a denoiser's ``config.json``.
     workload : name or path of a workload of kind ``image``.
     objective : ``time`` of a batch (the default) or ``throughput``.
+    framework : serving framework whose host times steps and launches take; none: software costs nothing.
     hw, devices, pin, use, max_quality_loss, changes, workload_changes : as in :func:`perfmodel.plan`.
 
     Raises
@@ -46,7 +48,7 @@ def images(
     found, system, asked = _image_parts(model, hw, workload, changes, workload_changes)
     return plan_images(
         found, system, asked, pin=pin, objective=objective, devices=devices, use=tuple(use),
-        max_quality_loss=max_quality_loss,
+        max_quality_loss=max_quality_loss, framework=framework,
     )  # fmt: skip
 
 
@@ -70,6 +72,7 @@ def image_estimate(
     use: tuple[str, ...] = (),
     changes: Mapping[str, Any] | None = None,
     workload_changes: Mapping[str, Any] | None = None,
+    framework: str | Path | None = None,
 ) -> ImageEstimate:
     """Evaluate one given plan to make images; arguments as in :func:`images`, ``columns`` as in :func:`estimate`.
 
@@ -79,7 +82,7 @@ def image_estimate(
         If a column belongs to no technique of images.
     """
     found, system, asked = _image_parts(model, hw, workload, changes, workload_changes)
-    problem = image_problem(found, system, asked, devices=devices, use=tuple(use))
+    problem = image_problem(found, system, asked, devices=devices, use=tuple(use), framework=framework)
     return ImageEstimate(found, system, asked, single_plan(problem, columns or {}))
 
 

@@ -51,8 +51,8 @@ def command(
     if options.asks_for_images(model, workload):
         from perfmodel.cli import images
 
-        asked = images.Asked(model, hw, workload, columns, options.techniques(use), changes, fields, devices)
-        return images.estimate(asked, (framework, timeline), page)
+        asked = images.Asked(model, hw, workload, columns, options.techniques(use), changes, fields, devices, framework)
+        return images.estimate(asked, timeline, page)
 
     from perfmodel import api
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from perfmodel.errors import SpecError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from perfmodel.report.screen import Page
 
 __all__ = ["Asked", "estimate", "plan"]
@@ -24,45 +26,43 @@ class Asked(NamedTuple):
     changes: Mapping[str, str]
     fields: Mapping[str, Any]
     devices: int | None
+    framework: str | None
 
 
-def _shared(asked: Asked, unused: tuple[object, object]) -> dict[str, Any]:
-    """Arguments of the library; options that say nothing of images are refused."""
-    if any(given is not None for given in unused):
-        raise SpecError(
-            "images are planned without --framework, --report and --timeline", field="workload",
-            found=asked.workload or asked.model,
-        )  # fmt: skip
+def _shared(asked: Asked) -> dict[str, Any]:
+    """Arguments of the library."""
     workload = "image" if asked.workload in (None, "pretrain") else asked.workload
     return {
         "model": asked.model, "hw": asked.hw, "workload": workload, "use": asked.use, "devices": asked.devices,
-        "changes": asked.changes or None, "workload_changes": asked.fields or None,
+        "changes": asked.changes or None, "workload_changes": asked.fields or None, "framework": asked.framework,
     }  # fmt: skip
 
 
-def plan(
-    asked: Asked, objective: str | None, loss: float | None, unused: tuple[object, object], page: Page | None
-) -> None:
-    """Search and print."""
+def plan(asked: Asked, objective: str | None, loss: float | None, written: Path | None, page: Page | None) -> None:
+    """Search, print, and write a report where one is wanted."""
     from perfmodel import imaging
     from perfmodel.cli import output
     from perfmodel.report import images as report
 
-    shared = _shared(asked, unused)
+    shared = _shared(asked)
     found = imaging.images(**shared, objective=objective, pin=asked.columns or None, max_quality_loss=loss)
+    if written is not None:
+        output.write_report(written, report.markdown(found, output.command_line()))
     if page is None:
         output.print_json(report.answer_data(found))
     else:
         output.print_lines(report.answer(found, page))
 
 
-def estimate(asked: Asked, unused: tuple[object, object], page: Page | None) -> None:
-    """Evaluate one plan and print."""
+def estimate(asked: Asked, timeline: object, page: Page | None) -> None:
+    """Evaluate one plan and print; a timeline is that of training steps and passes of tokens only."""
+    if timeline is not None:
+        raise SpecError("images have no timeline", field="--timeline", found=str(timeline))
     from perfmodel import imaging
     from perfmodel.cli import output
     from perfmodel.report import images as report
 
-    found = imaging.image_estimate(**_shared(asked, unused), columns=asked.columns)
+    found = imaging.image_estimate(**_shared(asked), columns=asked.columns)
     if page is None:
         output.print_json(report.estimate_data(found.model, found.system, found.workload, found.plan))
     else:

@@ -71,8 +71,8 @@ def command(
     if options.asks_for_images(model, workload):
         from perfmodel.cli import images
 
-        asked = images.Asked(model, hw, workload, pins, options.techniques(use), changes, fields, devices)
-        return images.plan(asked, objective, loss, (framework, report), page)
+        asked = images.Asked(model, hw, workload, pins, options.techniques(use), changes, fields, devices, framework)
+        return images.plan(asked, objective, loss, report, page)
     chosen = options.kind_of(workload, framework, pins, fields)
     seconds = options.duration("--window", window)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfmodel.errors import SpecError, UnknownName
@@ -15,6 +16,7 @@ from perfmodel.solver.outcome import Candidate
 from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.solver.search import search
 from perfmodel.solver.space import build_space, column_value
+from perfmodel.specs.framework import ServingFramework, load_framework
 from perfmodel.specs.images import ImageModel, ImageWorkload
 from perfmodel.specs.system import System
 from perfmodel.techniques import asked_for, techniques_for
@@ -26,9 +28,9 @@ __all__ = ["ImageAnswer", "ImageRejected", "image_problem", "plan_images", "sing
 RIVALS = 3
 ASSUMPTIONS = (
     "products run as those of language models do: no constants were fitted to diffusion",
-    "software costs nothing: kernels are launched in time",
     "the text encoder is left out; the decoder of the latent runs on one device",
 )
+FREE = "software costs nothing: kernels are launched in time [--framework]"
 
 
 class ImageRejected(NamedTuple):
@@ -62,7 +64,7 @@ class ImageAnswer:
     candidates: int
     legal: int
     seconds: float
-    assumptions: tuple[str, ...] = ASSUMPTIONS
+    assumptions: tuple[str, ...]
 
 
 def image_problem(
@@ -74,6 +76,7 @@ def image_problem(
     devices: int | None = None,
     use: tuple[str, ...] = (),
     max_quality_loss: float | None = None,
+    framework: str | Path | None = None,
 ) -> ImageProblem:
     """Build machine, network and techniques for a question about images.
 
@@ -90,7 +93,15 @@ def image_problem(
             )
     if objective is not None and objective not in IMAGE_OBJECTIVES:
         raise SpecError("unknown objective", field="objective", found=objective, allowed=", ".join(IMAGE_OBJECTIVES))
-    machine, network = build_machine(system), build_network(system.cluster)
+    software = None if framework is None else load_framework(framework)
+    if software is not None and not isinstance(software, ServingFramework):
+        raise SpecError(
+            f"{software.name} is a {software.kind} framework", field="framework", found=str(framework),
+            allowed="a serving framework, whose host times are those of the steps",
+        )  # fmt: skip
+    machine = build_machine(system) if software is None else build_machine(system, software.kernels, software.covers)
+    network = build_network(system.cluster)
+    constants = {} if software is None else software.on(system.accelerator.family, machine.main.capacity)
     count = round(float(machine.devices)) if devices is None else devices
     if not 1 <= count <= machine.devices:
         raise SpecError(
@@ -101,7 +112,13 @@ def image_problem(
     situation = Situation("image", model.denoiser, machine, workload, count, frozenset(asked), chosen)  # type: ignore[arg-type]
     lossy = max_quality_loss is not None and max_quality_loss > 0
     techniques = techniques_for("image", lossy=lossy, use=use)
-    return ImageProblem(techniques, situation, machine, network, objective or "time", max_quality_loss)
+    return ImageProblem(techniques, situation, machine, network, constants, objective or "time", max_quality_loss)
+
+
+def assumed(framework: str | Path | None) -> tuple[str, ...]:
+    """What is taken for granted."""
+    software = FREE if framework is None else f"software behaves like {framework} serving a language model"
+    return (*ASSUMPTIONS, software)
 
 
 def single_plan(problem: ImageProblem, columns: Mapping[str, Any]) -> EvaluatedPlan:
@@ -146,7 +163,7 @@ def plan_images(
         rejected.setdefault(name, ImageRejected(name, ratio, evaluate_image_plan(problem, candidate.plan)))
     return ImageAnswer(
         model, system, workload, problem.objective, plans[0] if plans else None, tuple(plans[1 : 1 + RIVALS]),
-        tuple(rejected.values()), outcome.cells, outcome.legal, elapsed,
+        tuple(rejected.values()), outcome.cells, outcome.legal, elapsed, assumed(question.get("framework")),
     )  # fmt: skip
 
 

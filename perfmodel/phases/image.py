@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
-from perfmodel.elementwise import Scalar, maximum, minimum
+from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Dim, Group, Network, group_along
 from perfmodel.operators.denoiser import ImageSizes, denoiser_calls, kept_bytes
@@ -29,6 +30,9 @@ __all__ = ["ImagePass", "Images", "check_images", "evaluate_images", "settle_ste
 
 KINDS = ("first", "step", "last")
 """Kinds of steps, and the slots in which their terms are paid."""
+
+
+NO_SOFTWARE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,23 @@ def _decoder(p: ImagePass, machine: Machine) -> Slot:
     return Slot(tuple(term._replace(name="image decoder") for term in terms))
 
 
-def _step(p: ImagePass, x: Plan, techniques: Sequence[Technique], machine: Machine) -> Node:
-    """Steps of one kind: the denoiser, of which a share may be remembered, beside what techniques add."""
-    own = call_terms(denoiser_calls(p.denoiser.parts, p.sizes), p.kind, machine, scale=p.layout.refreshed)
+def _step(
+    p: ImagePass, x: Plan, techniques: Sequence[Technique], machine: Machine, framework: Mapping[str, float]
+) -> Node:
+    """Steps of one kind: the denoiser, of which a share may be remembered, beside what techniques add.
+
+    Software takes host time before a step, and launches operations beside it.
+    """
+    calls = denoiser_calls(p.denoiser.parts, p.sizes)
+    own = call_terms(calls, p.kind, machine, scale=p.layout.refreshed)
     added = [t for technique in techniques for t in technique.terms(x, p, machine, p.network)]
     terms: list[Term] = [*own, *(t for t in added if t.slot == p.kind)]
+    launch = framework.get("launch_per_operation", 0.0) * sum(c.share for c in calls) * p.layout.refreshed
+    if not is_nothing(launch):
+        terms.append(Term("host launch", p.kind, "host cpu", launch, "launch", prefetch=True))
+    host = framework.get("host_per_iteration", 0.0)
+    if host:
+        terms.append(Term("host per step", p.kind, "host cpu", host))
     return Times(p.count, Slot(tuple(terms)))
 
 
@@ -159,12 +175,13 @@ def check_images(x: Plan, techniques: Sequence[Technique], situation: Situation,
 
 
 def evaluate_images(
-    x: Plan, techniques: Sequence[Technique], situation: Situation, machine: Machine, network: Network
-) -> Images:
-    """Evaluate one replica plan, or a whole mesh of plans at once."""
+    x: Plan, techniques: Sequence[Technique], situation: Situation, machine: Machine, network: Network,
+    framework: Mapping[str, float] = NO_SOFTWARE,
+) -> Images:  # fmt: skip
+    """Evaluate one replica plan, or a whole mesh of plans at once; without a framework software costs nothing."""
     passes = settle_steps(x, techniques, situation, network)
     usual = passes[1]
-    tree = Serial((*(_step(p, x, techniques, machine) for p in passes), _decoder(usual, machine)))
+    tree = Serial((*(_step(p, x, techniques, machine, framework) for p in passes), _decoder(usual, machine)))
     lines = [line for technique in techniques for line in technique.memory(x, usual, machine)]
     ledgers = {"only": _ledger(usual, machine, lines)}
     seconds = tree.elapsed()

@@ -9,6 +9,7 @@ from perfmodel.insight.images import ImageAnswer
 from perfmodel.operators.denoiser import ImageSizes, product_flops
 from perfmodel.report.bounds import labelled, table
 from perfmodel.report.jsonable import plain
+from perfmodel.report.markdown import tabled
 from perfmodel.report.screen import Line, Page
 from perfmodel.report.words import percent, plural
 from perfmodel.solver.result import EvaluatedPlan
@@ -16,7 +17,16 @@ from perfmodel.specs.images import ImageModel, ImageWorkload, load_image_model, 
 from perfmodel.specs.system import System
 from perfmodel.units import format_bytes, format_number, format_seconds
 
-__all__ = ["IMAGES", "answer", "answer_data", "diffusion_spec", "estimate", "estimate_data", "workload_spec"]
+__all__ = [
+    "IMAGES",
+    "answer",
+    "answer_data",
+    "diffusion_spec",
+    "estimate",
+    "estimate_data",
+    "markdown",
+    "workload_spec",
+]
 
 IMAGES = "perfmodel.images/1"
 
@@ -102,6 +112,27 @@ def answer(found: ImageAnswer, page: Page) -> list[Line]:
         *page.block("assumed", found.assumptions, "quiet"),
     ]
     return [*lines, Line("", ""), *page.block("verdict", _speed(found.best), "verdict")]
+
+
+def markdown(found: ImageAnswer, command: str) -> str:
+    """The answer as a Markdown report."""
+    title, asked = (line.text for line in _title(found.model, found.system, found.workload)[:2])
+    text = [f"# {title}", "", asked, "", f"`{command}`"]
+    if found.best is None:
+        said = [f"- {r.constraint}: {r.ratio:.2f} times over at best ({_shape(r.plan)})" for r in found.rejected]
+        return "\n".join([*text, "", "**No plan fits.**", "", *said]) + "\n"
+    best = found.best
+    text += ["", f"**{_speed(best)}**", "", f"Plan: {_shape(best)}.", *(f"- {word}" for word in _said(best))]
+    rows = [(r.name, r.resource, format_seconds(r.seconds), percent(r.share, 1)) for r in best.terms if r.seconds]
+    text += ["", "## Time", *tabled(("what", "on", "time", "share"), rows)]
+    lines = [(e.name, e.tier, format_bytes(e.bytes)) for e in best.ledgers[0].lines]
+    text += ["", "## Memory", *tabled(("what", "where", "size"), lines)]
+    others = [(_shape(p), "; ".join(_said(p)) or "whole images", _speed(p)) for p in found.others]
+    if others:
+        text += ["", "## Otherwise", *tabled(("plan", "techniques", "speed"), others)]
+    near = [f"- {r.constraint} {r.ratio:.2f} times over: {_shape(r.plan)}, {_speed(r.plan)}" for r in found.rejected]
+    text += ["", "## Ruled out", "", *near] if near else []
+    return "\n".join([*text, "", "## Assumed", "", *(f"- {one}" for one in found.assumptions)]) + "\n"
 
 
 def _data(plan: EvaluatedPlan) -> dict[str, Any]:

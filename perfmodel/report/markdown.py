@@ -26,7 +26,7 @@ from perfmodel.report.words import (
 from perfmodel.solver.result import Answer, EvaluatedPlan
 from perfmodel.units import format_number, format_seconds
 
-__all__ = ["render"]
+__all__ = ["render", "tabled"]
 
 
 def render(answers: Answers, command: str, compared: Comparison | None = None) -> str:
@@ -45,7 +45,7 @@ def render(answers: Answers, command: str, compared: Comparison | None = None) -
     return "\n".join(text) + "\n"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def tabled(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a table; nothing where there are no rows."""
     body = [_row(row) for row in rows]
     left = ["---" if i == 0 else "---:" if h.endswith(_NUMBERS) else "---" for i, h in enumerate(head)]
@@ -105,17 +105,17 @@ def _answer(view: View, found: Answer) -> list[str]:
 
 def _details(view: View, plan: EvaluatedPlan) -> list[str]:
     latencies = latency_rows(plan)
-    text = ["", "### Latencies", *_table(("time", *latencies[0][1:]), latencies[1:])] if latencies else []
+    text = ["", "### Latencies", *tabled(("time", *latencies[0][1:]), latencies[1:])] if latencies else []
     text += ["", "### Where the time goes"]
     rows = [(r.name, tables.seconds_text(r), percent(r.share, 1), r.resource) for r in tables.time_rows(view, plan)]
-    text += _table(("term", "time", "share", "resource"), rows)
+    text += tabled(("term", "time", "share", "resource"), rows)
     text += ["", _sentence(verdict.bound_sentence(view, plan))]
     for name, terms in (plan.extra_terms or {}).items():
         rows = [
             (r.name, tables.seconds_text(r), percent(r.share, 1), r.resource) for r in tables.pass_rows(view, terms)
         ]
         text += ["", f"One {name} pass takes {format_seconds(sum(t.seconds for t in terms))}."]
-        text += _table(("term", "time", "share", "resource"), rows)
+        text += tabled(("term", "time", "share", "resource"), rows)
     text += ["", f"### Memory per {view.noun}"]
     for ledger in plan.ledgers:
         if len(plan.ledgers) > 1:
@@ -124,9 +124,9 @@ def _details(view: View, plan: EvaluatedPlan) -> list[str]:
         for tier in tables.ledger_rows(ledger):
             lines += [(tier.tier, name, size) for name, size in tier.lines]
             lines.append((tier.tier, f"**sum, of {tier.capacity} GiB ({percent(tier.share)})**", f"**{tier.total}**"))
-        text += _table(("memory", "what", "GiB"), lines)
+        text += tabled(("memory", "what", "GiB"), lines)
     numbers = [(n, "not known" if v is None else format_number(v, 4)) for n, v in plan.metrics.items()]
-    return [*text, "", "### All numbers", *_table(("metric", "value"), numbers)]
+    return [*text, "", "### All numbers", *tabled(("metric", "value"), numbers)]
 
 
 def _timeline(answers: Answers, view: View, found: Answer) -> list[str]:
@@ -146,13 +146,13 @@ def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
             (clock(s.start), format_number(s.rate), " + ".join(map(str, s.replicas)), f"{s.devices:,}")
             for s in time_rows(found.sizing)
         ]
-        text += _table(("from", "requests/s", "replicas", f"{view.noun}s"), hours)
+        text += tabled(("from", "requests/s", "replicas", f"{view.noun}s"), hours)
     if found.scaling:
         rows = [(f"**{n}**" if c else n, s, e) for n, s, e, c in tables.scaling_rows(found)]
-        text += ["", "### How many?", *_table((f"{view.noun}s", "s/step", f"speed per {view.noun}"), rows)]
+        text += ["", "### How many?", *tabled((f"{view.noun}s", "s/step", f"speed per {view.noun}"), rows)]
     if found.pareto:
         text += ["", "### Speed against efficiency"]
-        text += _table((*found.pareto_axes, "plan"), tables.front_rows(view, found))
+        text += tabled((*found.pareto_axes, "plan"), tables.front_rows(view, found))
     rivals = [
         (
             shares(r.score_ratio),
@@ -164,7 +164,7 @@ def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
         for r in found.runners_up
     ]
     if rivals:
-        text += ["", "### Next best", *_table(("behind", "degrees", "techniques", "speed", "loses on"), rivals)]
+        text += ["", "### Next best", *tabled(("behind", "degrees", "techniques", "speed", "loses on"), rivals)]
     if found.other_arrangement is not None:
         text += ["", "### Prefill and decode together or apart", ""]
         text += [f"The other way: {arrangement_sentence(view, best, found.other_arrangement)}."]
@@ -180,18 +180,18 @@ def _choice(view: View, found: Answer, best: EvaluatedPlan) -> list[str]:
 def _search(found: Answer) -> list[str]:
     c = found.certificate
     text = ["", "### Search", "", verdict.search_sentence(found) + "."]
-    text += _table(("axis", "values"), [(n, f"{k:,}") for n, k in c.axes])
+    text += tabled(("axis", "values"), [(n, f"{k:,}") for n, k in c.axes])
     rows = [(n, f"{k:,}", f"{c.rejected_alone.get(n, 0):,}") for n, k in c.rejected.items()]
-    return [*text, *_table(("constraint", "rejected plans", "alone plans"), rows)]
+    return [*text, *tabled(("constraint", "rejected plans", "alone plans"), rows)]
 
 
 def _assumptions(found: Answer) -> list[str]:
     rows = [(spaced(what), f"`{flag}`") for what, flag in found.assumptions]
-    return ["", "### Assumed", *_table(("what", "changed by"), rows)]
+    return ["", "### Assumed", *tabled(("what", "changed by"), rows)]
 
 
 def _provenance(view: View, answers: Sequence[Answer]) -> list[str]:
     rows = list(dict.fromkeys((spaced(what), kind, source) for a in answers for what, kind, source in a.provenance))
     counts = ", ".join(f"{n} {kind}" for kind, n in tables.fact_counts(view).items())
     text = ["", "## What the numbers stand on", "", f"Facts of the machine: {counts}. The decisive ones:"]
-    return [*text, *_table(("quantity", "kind", "source"), rows)]
+    return [*text, *tabled(("quantity", "kind", "source"), rows)]

@@ -29,6 +29,7 @@ class ImageProblem:
     Parameters
     ----------
     techniques, situation, machine, network : as in :func:`perfmodel.phases.image.evaluate_images`.
+    framework : behaviour of the software.
     objective : ``time`` (of a batch) or ``throughput`` (device time per image).
     quality_budget : largest published loss that a plan may spend.
     """
@@ -37,13 +38,14 @@ class ImageProblem:
     situation: Situation
     machine: Machine
     network: Network
+    framework: Mapping[str, float]
     objective: str = "time"
     quality_budget: float | None = None
     wants_front: bool = True
 
     def evaluate(self, x: Plan) -> Images:
         """Full evaluation of one plan or a block."""
-        return evaluate_images(x, self.techniques, self.situation, self.machine, self.network)
+        return evaluate_images(x, self.techniques, self.situation, self.machine, self.network, self.framework)
 
     def form(self, x: Plan) -> Mapping[str, Scalar]:
         """Whether counts come out whole."""

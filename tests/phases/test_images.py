@@ -15,6 +15,7 @@ from perfmodel.errors import SpecError
 from perfmodel.insight.images import image_problem
 from perfmodel.solver.result import EvaluatedPlan
 from perfmodel.solver.space import build_space
+from perfmodel.specs.framework import load_framework
 from perfmodel.specs.images import load_image_model, load_image_workload, revise_images
 from perfmodel.specs.system import load_system
 from perfmodel.techniques.settled import Plan
@@ -158,5 +159,28 @@ def test_commands(command: str) -> None:
     said = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
     assert said["schema"] == "perfmodel.images/1"
     assert said["model"]["parameters"] == 2567463684
-    refused = CliRunner().invoke(app, [*asked, "--framework", "vllm"])
+    refused = CliRunner().invoke(app, [*asked, "--framework", "megatron-lm"])
     assert isinstance(refused.exception, SpecError)
+
+
+def test_software_of_steps_costs_host_time_and_never_less_than_nothing() -> None:
+    """Small images wait for launches, large ones do not; the host's own time comes once a step."""
+
+    def seconds(side: int, framework: str | None) -> float:
+        asked = {"width": side, "height": side}
+        return perfmodel.image_estimate("sd-1.5", "h100", framework=framework, workload_changes=asked).plan.seconds
+
+    free, eager = ({side: seconds(side, name) for side in (256, 2048)} for name in (None, "eager-2023"))
+    facts = load_framework("eager-2023").on("hopper", 80e9)
+    assert eager[256] > 1.3 * free[256]
+    assert 50 * facts["host_per_iteration"] < eager[2048] - free[2048] < 0.1 * free[2048]
+
+
+def test_a_report_of_images_is_written(tmp_path) -> None:
+    path = tmp_path / "images.md"
+    asked = ["plan", "--model", "sdxl", "--hw", "dgx-a100", "--devices", "8", "--framework", "vllm"]
+    shown = CliRunner().invoke(app, [*asked, "--report", str(path)])
+    assert shown.exit_code == 0, shown.output
+    text = path.read_text()
+    assert "## Time" in text
+    assert "software behaves like vllm" in text
