@@ -209,7 +209,7 @@ def test_pim_shares_the_memory_of_its_accelerator() -> None:
     assert machine.tiers == {"hbm": npu.memory["hbm"].capacity.value}, "the capacity is counted once"
 
 
-def test_u280_keeps_weights_in_hbm() -> None:
+def test_u280_keeps_weights_in_hbm_and_has_ddr_behind_it() -> None:
     device = load_device("u280")
-    assert list(device.memory)[-1] == "hbm"
+    assert (device.holding, device.behind) == ("hbm", "ddr")
     assert device.memory["hbm"].bandwidth.value == 460e9

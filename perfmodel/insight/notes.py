@@ -134,7 +134,7 @@ def provenance(
     rate = device.peak.matrix.get(wanted) or device.peak.vector.get(wanted)
     if rate is not None:
         rows.append((f"{wanted} peak {rate.text}", rate.kind, device.sources.get(rate.source, rate.source)))
-    last = device.memory[list(device.memory)[-1]]
+    last = device.memory[device.holding]
     if last.bandwidth is not None:
         text = f"memory {last.capacity.text} at {last.bandwidth.text}"
         rows.append((text, last.bandwidth.kind, device.sources.get(last.bandwidth.source, last.bandwidth.source)))

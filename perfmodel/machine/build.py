@@ -42,6 +42,7 @@ class Machine:
     per_node : main engines per node.
     host_link : host to device bandwidth, one direction, per device [B/s].
     storage_read, storage_write : node storage bandwidth per device [B/s].
+    behind : memory of the device behind the one that holds weights and cache, ``None`` where there is none.
     file_read, file_write : shared storage: bandwidth of the machine, and of one device [B/s].
     failures : rates and repair times.
     node_power : power of a node beside its main engines, per device [W].
@@ -59,6 +60,7 @@ class Machine:
     host_link: BytesPerSecond | None = None
     storage_read: BytesPerSecond | None = None
     storage_write: BytesPerSecond | None = None
+    behind: MemoryLevel | None = None
     file_read: tuple[BytesPerSecond, BytesPerSecond] = (float("inf"), float("inf"))
     file_write: tuple[BytesPerSecond, BytesPerSecond] = (float("inf"), float("inf"))
     failures: Failures = Failures()
@@ -123,6 +125,7 @@ def build_engine(
     count: float = 1.0,
     link: float | None = None,
     tier: str | None = None,
+    holding: str | None = None,
     kernels: str = "",
     stand_in: str = "",
     covers: Iterable[str] = (),
@@ -137,16 +140,15 @@ def build_engine(
     count : devices that act together (sockets, PIM stacks per accelerator).
     link : bandwidth of its link to the main engine [B/s].
     tier : memory tier its last memory is; by default a tier of its own.
+    holding : its last memory; what the file lists behind it is left out. By default all.
     kernels : framework whose measured kernels run.
     stand_in : framework whose kernels stand for those that were not measured on the device.
     covers : operators that its attention kernels do besides.
     """
     units = device.units.value
-    levels = []
-    for level, memory in device.memory.items():
-        per = units if memory.per == "unit" else 1.0
-        bandwidth = None if memory.bandwidth is None else memory.bandwidth.value * per * count
-        levels.append(MemoryLevel(level, memory.capacity.value * per * count, bandwidth, per * count))
+    levels = memory_levels(device, count)
+    if holding is not None:
+        levels = levels[: [level.name for level in levels].index(holding) + 1]
     last = device.memory[levels[-1].name]
     power = device.power
     clock = clock_of(power)
@@ -170,6 +172,16 @@ def build_engine(
         link=link,
         tier=last.shares or tier or levels[-1].name,
     )
+
+
+def memory_levels(device: Device, count: float = 1.0) -> list[MemoryLevel]:
+    """Every memory of ``count`` devices that act together, nearest first."""
+    levels = []
+    for name, memory in device.memory.items():
+        per = device.units.value if memory.per == "unit" else 1.0
+        bandwidth = None if memory.bandwidth is None else memory.bandwidth.value * per * count
+        levels.append(MemoryLevel(name, memory.capacity.value * per * count, bandwidth, per * count))
+    return levels
 
 
 def _dram(banks: BankTiming | None, count: float) -> Dram | None:
@@ -223,11 +235,14 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = (),
     """
     node, cluster = system.cluster.node, system.cluster
     per_node = node.accelerator.count
+    device = system.accelerator
     main = build_engine(
-        "main", system.accelerator, system.class_constants, kernels=kernels, stand_in=stand_in, covers=covers
-    )
+        "main", device, system.class_constants,
+        holding=device.holding, kernels=kernels, stand_in=stand_in, covers=covers,
+    )  # fmt: skip
     engines = {"main": main}
-    tiers = {main.tier: main.capacity}
+    behind = next((level for level in memory_levels(device) if level.name == device.behind), None)
+    tiers = {level.name: level.capacity for level in (main.memories[-1]._replace(name=main.tier), behind) if level}
     for name, placed in node.engines.items():
         engine = build_engine(
             name,
@@ -258,6 +273,7 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = (),
         tiers=tiers,
         devices=int(cluster.nodes.value * per_node),
         per_node=per_node,
+        behind=behind,
         host_link=host_link,
         storage_read=node.storage.read.value / per_node if node.storage else None,
         storage_write=node.storage.write.value / per_node if node.storage else None,

@@ -149,7 +149,8 @@ def _served(view: View, plan: EvaluatedPlan, who: str) -> str:
     parts.append(
         f"{dollars(cost)} per 1 M output tokens" if cost is not None else "price unknown (--set price='2 USD/h')"
     )
-    parts.append(f"{format_number(_number(plan, 'joules_per_output_token'))} J per output token")
+    joules = plan.metrics.get("joules_per_output_token")
+    parts.append("energy unknown" if joules is None else f"{format_number(joules)} J per output token")
     text = "; ".join(parts) + "."
     room = math.floor(view.devices / size) if size else 0
     if asked is None and room > 1:

@@ -94,8 +94,11 @@ def _run(view: View, plan: EvaluatedPlan) -> str:
     if view.per_node > 1:
         parts.append(f"{format_count(_number(plan, 'expected_node_hours'))} node-hours")
     parts.append(f"{format_count(_number(plan, 'expected_device_hours'))} {view.noun}-hours")
-    energy = _number(plan, "expected_energy_mwh")
-    parts.append(f"{format_number(energy)} MWh" if energy >= 0.1 else f"{format_number(energy * 1e3)} kWh")
+    energy = plan.metrics.get("expected_energy_mwh")
+    if energy is None:
+        parts.append("energy unknown")
+    else:
+        parts.append(f"{format_number(energy)} MWh" if energy >= 0.1 else f"{format_number(energy * 1e3)} kWh")
     cost = plan.metrics.get("expected_cost_usd")
     parts.append(dollars(cost) if cost is not None else "price unknown (--set price='2 USD/h')")
     carbon = plan.metrics.get("expected_co2_tonnes")

@@ -313,7 +313,7 @@ def machine_line(view: View) -> str:
         text = f"{system.name} · {view.per_node} × {view.label}"
     else:
         text = f"{system.name} · {nodes:,} nodes × {view.per_node} = {view.devices:,} {view.counted}s"
-    last = device.memory[list(device.memory)[-1]]
+    last = device.memory[device.holding]
     if last.bandwidth is not None:
         text += f", {format_bytes(last.capacity.value, 4)} at {format_bandwidth(last.bandwidth.value)}"
     rates = device.peak.matrix or device.peak.vector

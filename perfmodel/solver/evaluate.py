@@ -17,7 +17,6 @@ from perfmodel.serving.steady import Replica
 from perfmodel.solver.problems import ServingProblem, TrainingProblem
 from perfmodel.solver.result import Degree, EvaluatedPlan, Interval, LedgerLine, Spent, StageLedger, TermRow
 from perfmodel.solver.running import (
-    device_power,
     expected_metrics,
     headroom,
     interruptions,
@@ -240,7 +239,6 @@ def _serving(problem: ServingProblem, x: Plan) -> EvaluatedPlan:
         "devices_per_replica": float(replica.devices),
         "batch_per_replica": float(x.batch),
         "usd_per_million_output_tokens": dollars,
-        "joules_per_output_token": float(device_power(machine, shares)) / per_device,
         **serving_bill(machine, replica, rate, price),
         **percentiles(replica),
         "kv_tokens_capacity": _kv_capacity(replica, machine.tiers),

@@ -113,6 +113,8 @@ def solve_shares(
     """
     from scipy.optimize import linprog
 
+    if not shares:
+        return x, float(problem.evaluate(x).pass_seconds)
     count = len(shares)
     points = np.full((count, count + 1), INSIDE) + STEP * np.eye(count, count + 1, 1)
     replica: Replica = problem.evaluate(Plan(**{**vars(x), **dict(zip(shares, points, strict=True))}))
@@ -161,14 +163,17 @@ def placed_exactly(problem: TrainingProblem | ServingProblem, space: Space, outc
     output = float(problem.situation.workload.output)
     tried: set[tuple[Any, ...]] = set()
 
+    def attempt(x: Plan, free: Sequence[str]) -> None:
+        found = solve_shares(problem, x, free, (output, float(x.batch)))
+        if found is not None:
+            _keep(problem, outcome, found[0])
+
     def solve(plans: Iterable[Plan]) -> None:
         for x in plans:
             key = tuple(sorted((n, v) for n, v in vars(x).items() if n not in shares))
             if key not in tried and len(tried) < PROGRAMMES:
                 tried.add(key)
-                found = solve_shares(problem, x, shares, (output, float(x.batch)))
-                if found is not None:
-                    _keep(problem, outcome, found[0])
+                attempt(x, shares)
 
     starts, sizes = _starts(problem, outcome, space), _batches(space)
     gap = max(len(sizes) // SPARSE, 1)
@@ -180,10 +185,18 @@ def placed_exactly(problem: TrainingProblem | ServingProblem, space: Space, outc
         solve(_with_batch(best, sizes[i]) for i in (at - gap, at + gap) if 0 <= i < len(sizes))
     if not outcome.best:
         return None
-    bound = solve_shares(problem, outcome.best[0].plan, shares)
+    attempt(outcome.best[0].plan, _used(outcome.best[0].plan, shares))
+    best = outcome.best[0].plan
+    bounds = [found[1] for free in dict.fromkeys((tuple(shares), _used(best, shares)))
+              if (found := solve_shares(problem, best, free))]  # fmt: skip
     chosen, before = (float("nan") if c is None else float(problem.evaluate(c.plan).pass_seconds)
                       for c in (outcome.best[0], grid))  # fmt: skip
-    return Placement(len(tried), before, chosen, bound[1] if bound else float("nan"))
+    return Placement(len(tried), before, chosen, min(bounds, default=float("nan")))
+
+
+def _used(x: Plan, shares: Sequence[str]) -> tuple[str, ...]:
+    """Shares that a plan has: what streams needs buffers, so that a plan without is none of a programme with."""
+    return tuple(name for name in shares if getattr(x, name) > 0.0)
 
 
 def _batches(space: Space) -> list[float]:

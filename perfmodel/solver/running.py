@@ -79,9 +79,15 @@ def serving_bill(machine: Machine, replica: Replica, rate: float, price: float |
     return {
         "usd_per_million_input_tokens": None if price is None else price * share * read * 1e6,
         "usd_per_million_generated_tokens": None if price is None else price * (1.0 - share) * made * 1e6,
-        "joules_per_input_token": energy[0] * read,
-        "joules_per_generated_token": energy[1] * made,
+        "joules_per_output_token": stated(machine, power * devices / (rate * workload.output)),
+        "joules_per_input_token": stated(machine, energy[0] * read),
+        "joules_per_generated_token": stated(machine, energy[1] * made),
     }
+
+
+def stated(machine: Machine, energy: float | None) -> float | None:
+    """An energy, ``None`` where the file of the device states no power."""
+    return energy if machine.main.draw.limit else None
 
 
 def prefill_share(replica: Replica) -> Fraction:
@@ -196,9 +202,9 @@ def run_metrics(machine: Machine, devices: float, seconds: float, kilowatts: flo
         "run_days": seconds / 86400.0,
         "run_device_hours": device_hours,
         "run_node_hours": device_hours / machine.per_node,
-        "run_energy_mwh": energy,
+        "run_energy_mwh": stated(machine, energy),
         "run_cost_usd": None if machine.price is None else device_hours * machine.price * HOUR,
-        "run_co2_tonnes": None if machine.carbon is None else energy * machine.carbon,
+        "run_co2_tonnes": stated(machine, None if machine.carbon is None else energy * machine.carbon),
     }
 
 
@@ -210,8 +216,8 @@ def expected_metrics(
     floor = machine.pue * (machine.main.draw.active + machine.node_power) * devices / 1e3
     whole = run_metrics(machine, devices, seconds * found.stretch, kilowatts)
     energy = (kilowatts * (found.stretch - waiting) + floor * waiting) * seconds / HOUR / 1e3
-    whole["run_energy_mwh"] = energy
-    whole["run_co2_tonnes"] = None if machine.carbon is None else energy * machine.carbon
+    whole["run_energy_mwh"] = stated(machine, energy)
+    whole["run_co2_tonnes"] = stated(machine, None if machine.carbon is None else energy * machine.carbon)
     expected = {n.replace("run_", "expected_"): float(v) if v is not None else None for n, v in whole.items()}
     running = seconds * found.stretch * (1.0 - found.repair_share)
     failures = running / found.mtbf_seconds

@@ -49,6 +49,10 @@ DeviceClass = Literal["gpu", "cpu", "npu", "pim", "fpga", "storage", "dataflow"]
 DEVICE_CLASSES: tuple[str, ...] = ("gpu", "cpu", "npu", "pim", "fpga", "storage", "dataflow")
 
 
+ROOMY = 4e9
+"""Capacity from which a memory is no cache but a place of its own: the largest last-level caches have 1.2 GB [B]."""
+
+
 class Memory(Spec):
     """One memory level of a device."""
 
@@ -112,7 +116,8 @@ class Device(Spec):
     clock: Frequency | None = None
     peak: Peak
     memory: dict[str, Memory]
-    """Nearest first; the last one holds weights and KV cache."""
+    """Nearest first. The nearest of 4 GB or more holds weights and KV cache, else the last one, as the flash of a drive
+    always does. A memory behind it (DDR behind HBM) is a tier of its own, from which plans stream what has no room."""
     formats: tuple[str, ...] = ()
     """Weight formats it multiplies without unpacking them first, beyond those of ``peak`` (e.g. int4, weight only), and
     the patterns N:M of sparse weights whose zeros its matrix units skip."""
@@ -132,6 +137,23 @@ class Device(Spec):
     power: DevicePower | None = None
     price: DevicePrice | None = None
 
+    @property
+    def holding(self) -> str:
+        """The memory that holds weights and KV cache where the device is the accelerator."""
+        names = list(self.memory)
+        if self.device_class == "storage":
+            return names[-1]
+        return next((n for n in names if self.memory[n].capacity.value * self._per(n) >= ROOMY), names[-1])
+
+    @property
+    def behind(self) -> str | None:
+        """The memory behind the one that holds weights and KV cache."""
+        names = list(self.memory)
+        return next(iter(names[names.index(self.holding) + 1 :]), None)
+
+    def _per(self, name: str) -> float:
+        return self.units.value if self.memory[name].per == "unit" else 1.0
+
     @field_validator("memory")
     @classmethod
     def _nonempty(cls, memory: dict[str, Memory]) -> dict[str, Memory]:
@@ -141,6 +163,19 @@ class Device(Spec):
         if memory[last].bandwidth is None:
             raise ValueError(f"{last} is the last memory and needs a bandwidth")
         return memory
+
+    @model_validator(mode="after")
+    def _one_behind(self) -> Device:
+        names = list(self.memory)
+        place = names.index(self.holding)
+        if self.memory[self.holding].bandwidth is None:
+            raise ValueError(f"{self.holding} holds weights and cache and needs a bandwidth")
+        if len(names) > place + 2:
+            raise ValueError(
+                f"memory: {', '.join(names[place + 1 :])} lie behind {self.holding}, which holds weights and cache; "
+                "one memory may: describe the others as the host memory or storage of a cluster file"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Device:

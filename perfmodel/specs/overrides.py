@@ -24,8 +24,8 @@ from perfmodel.specs.system import System
 __all__ = ["SHORT_NAMES", "dimensions", "override", "paths"]
 
 SHORT_NAMES = {
-    "hbm_bandwidth": "bandwidth of the accelerator's last memory",
-    "hbm_capacity": "capacity of the accelerator's last memory",
+    "hbm_bandwidth": "bandwidth of the accelerator's memory of weights and cache",
+    "hbm_capacity": "capacity of the accelerator's memory of weights and cache",
     "peak_flops": "all matrix rates of the accelerator",
     "l2_capacity": "capacity of a memory of the accelerator, here l2",
     "l2_bandwidth": "bandwidth of a memory of the accelerator, here l2",
@@ -152,7 +152,7 @@ def _expanded(system: System, short: str) -> list[str]:
         listed = system.cluster.price and system.cluster.price.device_hour
         return ["accelerator.price.hour" if own and not listed else "price.device_hour"]
     if quantity in ("capacity", "bandwidth") and subject in ("hbm", "memory", "dram", *memory):
-        return [f"accelerator.memory.{subject if subject in memory else memory[-1]}.{quantity}"]
+        return [f"accelerator.memory.{subject if subject in memory else system.accelerator.holding}.{quantity}"]
     if quantity in ("bandwidth", "latency") and (subject in _KINDS or short == "latency"):
         return _level_paths(system, subject, quantity)
     return []

@@ -56,23 +56,42 @@ def _in_range(where: Where, fact: Fact | None, limits: Range, dimension: str, wh
         raise FieldError(message, where, found=fact.text, allowed=f"{limits[0]} to {limits[1]}{times}")
 
 
+def _in_class(
+    device: Device, where: Where, fact: Fact | None, name: str, dimension: str, part: str = "", scale: float = 1.0
+) -> None:
+    """Refuse a fact outside the range of the device's class, and name the classes that would take it."""
+    what = f"{part}class {device.device_class}"
+    try:
+        _in_range(where, fact, CLASS_RANGES[device.device_class][name], dimension, what, scale)
+    except FieldError as error:
+        others = [c for c, ranges in CLASS_RANGES.items() if fact and _lies_in(fact, ranges[name], dimension, scale)]
+        if not others:
+            raise
+        message = f"{error}, or the class: {' or '.join(others)} would take it"
+        raise FieldError(message, where, found=error.found, allowed=error.allowed) from None
+
+
+def _lies_in(fact: Fact, limits: Range, dimension: str, scale: float) -> bool:
+    low, high = (parse_quantity(text, dimension) * scale for text in limits)
+    return low <= fact.value <= high
+
+
 def _whole(where: Where, fact: Fact) -> None:
     if fact.value != int(fact.value):
         raise FieldError("a whole number is needed", where, found=fact.text)
 
 
 def _device_checks(device: Device) -> None:
-    ranges, what = CLASS_RANGES[device.device_class], f"class {device.device_class}"
     _whole(("units",), device.units)
-    _in_range(("units",), device.units, ranges["units"], "1", what)
-    _in_range(("clock",), device.clock, ranges["clock"], "Hz", what)
-    _peak_checks(device, ranges, what)
-    _memory_checks(device, ranges, what)
+    _in_class(device, ("units",), device.units, "units", "1")
+    _in_class(device, ("clock",), device.clock, "clock", "Hz")
+    _peak_checks(device)
+    _memory_checks(device)
     _kernel_checks(device)
     _bank_checks(device)
     _in_range(("host_link",), device.host_link, *_limits(DEVICE_RANGES, "host_link"), "a host link")
     if device.power:
-        _in_range(("power", "limit"), device.power.limit, ranges["power"], "W", what)
+        _in_class(device, ("power", "limit"), device.power.limit, "power", "W")
         idle = device.power.idle
         if idle and idle.value > device.power.limit.value:
             raise FieldError("more than the limit", ("power", "idle"), found=idle.text)
@@ -110,18 +129,17 @@ def _format(where: Where, name: str, *, also: tuple[str, ...] = ()) -> None:
         raise FieldError(f"unknown number format `{name}`{hint}", where, allowed=", ".join((*FORMAT_BITS, *also)))
 
 
-def _peak_checks(device: Device, ranges: Mapping[str, Range], what: str) -> None:
+def _peak_checks(device: Device) -> None:
     for unit, rates in (("matrix", device.peak.matrix), ("vector", device.peak.vector)):
         for name, rate in rates.items():
             where = ("peak", unit, name)
             _format(where, name)
             if unit == "vector":
-                _in_range(where, rate, ranges["vector"], "FLOP/s", f"vector units of {what}")
+                _in_class(device, where, rate, "vector", "FLOP/s", "vector units of ")
             elif name == "fp64":
-                _in_range(where, rate, ranges["matrix64"], "FLOP/s", f"matrix units of {what}")
+                _in_class(device, where, rate, "matrix64", "FLOP/s", "matrix units of ")
             else:
-                scale = 16 / FORMAT_BITS[name]
-                _in_range(where, rate, ranges["matrix"], "FLOP/s", f"matrix units of {what}", scale)
+                _in_class(device, where, rate, "matrix", "FLOP/s", "matrix units of ", 16 / FORMAT_BITS[name])
     for name in device.peak.matrix.keys() & device.peak.vector.keys():
         matrix, vector = device.peak.matrix[name], device.peak.vector[name]
         if matrix.value * 1000 < vector.value:
@@ -132,12 +150,12 @@ def _peak_checks(device: Device, ranges: Mapping[str, Range], what: str) -> None
             _format(("formats", i), name, also=("N:M for products that skip all but N of M weights",))
 
 
-def _memory_checks(device: Device, ranges: Mapping[str, Range], what: str) -> None:
+def _memory_checks(device: Device) -> None:
     units = device.units.value
     (*_, last), memory = device.memory, list(device.memory.values())[-1]
     each = units if memory.per == "unit" else 1.0
-    _in_range(("memory", last, "capacity"), memory.capacity, ranges["capacity"], "B", what, 1 / each)
-    _in_range(("memory", last, "bandwidth"), memory.bandwidth, ranges["bandwidth"], "B/s", what, 1 / each)
+    _in_class(device, ("memory", last, "capacity"), memory.capacity, "capacity", "B", scale=1 / each)
+    _in_class(device, ("memory", last, "bandwidth"), memory.bandwidth, "bandwidth", "B/s", scale=1 / each)
     _sweep(("memory", last, "bandwidth"), memory, SWEEP[device.device_class])
     for name in list(device.memory)[:-1]:
         _near_memory(("memory", name), device.memory[name], device)

@@ -35,7 +35,7 @@ CLASS_RANGES: dict[str, dict[str, Range]] = {
     "cpu": {  # a single-board computer to a two-socket server with HBM; a matrix rate may be that of the vector units
         "bandwidth": ("4 GB/s", "4 TB/s"), "capacity": ("1.2 GB", "24 TB"), "matrix": ("0.12 TFLOP/s", "500 TFLOP/s"),
         "matrix64": ("0.03 TFLOP/s", "100 TFLOP/s"), "vector": ("0.03 TFLOP/s", "100 TFLOP/s"),
-        "clock": ("0.5 GHz", "8 GHz"), "power": ("2 W", "1.5 kW"), "units": ("1", "2000"),
+        "clock": ("0.5 GHz", "150 GHz"), "power": ("2 W", "1.5 kW"), "units": ("1", "2000"),
     },
     "npu": {  # TPU, Gaudi, Ascend, Trainium; edge modules of a few TOP/s are the low end
         "bandwidth": ("10 GB/s", "15 TB/s"), "capacity": ("1 GB", "1.5 TB"), "matrix": ("1.9 TFLOP/s", "5 PFLOP/s"),
@@ -58,10 +58,11 @@ CLASS_RANGES: dict[str, dict[str, Range]] = {
         "clock": ("50 MHz", "5 GHz"), "power": ("1 W", "800 W"), "units": ("1", "2000"),
     },
     "dataflow": {  # DDR behind a reconfigurable array to a wafer of 900,000 cores: units are not checked in effect,
-        # and memories are told apart by their sweep; DDR at 100 GB/s times 1000 still looks like DRAM
-        "bandwidth": ("50 GB/s", "50 PB/s"), "capacity": ("100 MB", "4 TB"), "matrix": ("30 TFLOP/s", "60 PFLOP/s"),
+        # and memories are told apart by their sweep; DDR at 100 GB/s times 1000 still looks like DRAM. Superconducting
+        # logic runs at tens of GHz, a wafer multiplies sparse matrices at 125 PFLOP/s
+        "bandwidth": ("50 GB/s", "50 PB/s"), "capacity": ("100 MB", "4 TB"), "matrix": ("30 TFLOP/s", "150 PFLOP/s"),
         "matrix64": ("0.3 TFLOP/s", "1 PFLOP/s"), "vector": ("0.3 TFLOP/s", "30 PFLOP/s"),
-        "clock": ("0.2 GHz", "5 GHz"), "power": ("24 W", "40 kW"), "units": ("1", "2000000"),
+        "clock": ("0.2 GHz", "150 GHz"), "power": ("24 W", "40 kW"), "units": ("1", "2000000"),
     },
 }  # fmt: skip
 """What a device of a class may say. ``matrix64`` is for fp64, ``matrix`` for 16 bits (fp8 twice as much, and so on)."""
@@ -79,7 +80,7 @@ SWEEP: dict[str, tuple[Range, ...]] = {
 
 NEAR_RANGES: dict[str, Range] = {
     "unit": ("4 KB", "24 MB"),
-    "device": ("0.3 MB", "4 TB"),
+    "device": ("64 KB", "4 TB"),
     "gpu": ("0.3 MB", "4 GB"),  # elsewhere a nearer memory may itself be DRAM: HBM before DDR
     "bandwidth": ("20 GB/s", "2 PB/s"),
 }

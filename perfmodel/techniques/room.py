@@ -8,13 +8,16 @@ from perfmodel.techniques.base import Situation
 
 __all__ = ["lacks_room"]
 
+USABLE = 0.9
+"""Share of the memory that serving engines give to weights and cache: vLLM's and SGLang's usual setting [1]."""
+
 
 def lacks_room(situation: Situation) -> bool:
-    """Whether the weights as stored, with the cache of one sequence, exceed the memory of all devices considered."""
+    """Whether weights as stored and the cache of one sequence exceed what all devices considered have for them."""
     architecture, workload, main = situation.architecture, situation.workload, situation.machine.main
     weights = architecture.parameters * storage(architecture.weight_format).bytes
     context = 1.0 * (workload.prompt + workload.output)
     cache = architecture.layers * cache_bytes(
         architecture, context, kv_split=1.0, kv_bytes=storage(workload.kv_format).bytes
     )
-    return bool(weights + cache > main.capacity * situation.devices)
+    return bool(weights + cache > USABLE * main.capacity * situation.devices)

@@ -1,8 +1,10 @@
-"""Serving from memory beyond the device: weights and cache in shares over device, host and storage.
+"""Serving from memory beyond the nearest: weights and cache in shares over a device's memories, host and storage.
 
 What is streamed passes to the device layer by layer, the next layer's while one is computed (two buffers of each); what
-another engine of the node holds may instead be computed there, layer by layer. Shares are continuous: terms, ledger
-lines and legality are affine in them, so the solver finds them exactly for every choice of the rest.
+another engine of the node holds may instead be computed there, layer by layer. A device's own memory behind the one
+that holds weights and cache (DDR behind HBM) is read at its own bandwidth, beside all other streams. Shares are
+continuous: terms, ledger lines and legality are affine in them, so the solver finds them exactly for every choice of
+the rest.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from perfmodel.units import BytesPerSecond
 __all__ = ["TECHNIQUE"]
 
 NAME = "serving_offload"
-SHARES = ("weights_at_host", "weights_at_storage", "layers_share", "cache_at_host", "cache_at_storage")
+SHARES = (
+    "weights_at_host", "weights_at_storage", "layers_share", "cache_at_host", "cache_at_storage",
+    "weights_behind", "cache_behind",
+)  # fmt: skip
 WEIGHT_STEPS, CACHE_STEPS = 4, 2
 """Grid on which shares are searched before they are solved for."""
 NONE, STREAMED = "none", "streamed"
@@ -48,22 +53,24 @@ def _shares(parts: int, steps: int) -> list[tuple[float, ...]]:
 
 
 def axes(situation: Situation) -> tuple[Axis, ...]:
-    """Nothing where the model has room, unless asked for by name; else shares of weights and cache."""
+    """Where the model has room only a device's own farther memory, unless asked for by name; else every place."""
     machine = situation.machine
     neutral = (0.0,) * len(SHARES)
-    if not (lacks_room(situation) or NAME in situation.excused):
+    beyond, behind = lacks_room(situation) or NAME in situation.excused, machine.behind is not None
+    if not (beyond or behind):
         return (Axis.of("offload", (NONE,), structural=True), Axis(SHARES, (neutral,)))
-    host = bool(machine.host_link) and "host" in machine.engines
-    stored, holders = machine.storage_read is not None, _holders(machine)
-    weights = [host, stored, bool(holders)]
-    found = [
-        (*_spread(w, weights), *_spread(c, weights[:2]))
-        for w in _shares(sum(weights), WEIGHT_STEPS)
-        for c in _shares(sum(weights[:2]), CACHE_STEPS)
-    ]
+    host = beyond and bool(machine.host_link) and "host" in machine.engines
+    stored, holders = beyond and machine.storage_read is not None, _holders(machine) if beyond else []
+    weights, caches = [host, stored, bool(holders), behind], [host, stored, behind]
+    found = []
+    for w in _shares(sum(weights), WEIGHT_STEPS):
+        *near, last = _spread(w, weights)
+        for c in _shares(sum(caches), CACHE_STEPS):
+            *kept, rest = _spread(c, caches)
+            found.append((*near, *kept, last, rest))
     tuples = tuple(dict.fromkeys((neutral, *found)))
     return (
-        Axis.of("offload", (NONE, *((STREAMED,) if host or stored else ()), *holders), structural=True),
+        Axis.of("offload", (NONE, *((STREAMED,) if host or stored or behind else ()), *holders), structural=True),
         Axis(SHARES, tuples),
     )
 
@@ -80,8 +87,8 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     if x.offload == NONE:
         return {}
     changes: dict[str, Any] = {
-        "weights_off": x.weights_at_host + x.weights_at_storage,
-        "cache_off": x.cache_at_host + x.cache_at_storage,
+        "weights_off": x.weights_at_host + x.weights_at_storage + x.weights_behind,
+        "cache_off": x.cache_at_host + x.cache_at_storage + x.cache_behind,
     }
     if x.offload != STREAMED:
         changes["placed"] = (Placed("layers", x.offload, x.layers_share),)
@@ -126,6 +133,19 @@ def _cache(x: Plan, s: Settled, machine: Machine) -> Iterator[Term]:
             yield _stream("cache from storage", "storage", seconds, "storage")._replace(core=True)
 
 
+def _behind(x: Plan, s: Settled, machine: Machine) -> Iterator[Term]:
+    """What the memory behind the nearer one delivers, and the new keys and values that it takes."""
+    if machine.behind is None:
+        return
+    name, rate = machine.behind.name, _rate(machine.behind.bandwidth)
+    layer = s.layer_stored / (s.layout.sub_batches if s.sizes.decode else 1.0)
+    token = s.cache_per_sequence / s.context
+    read = s.sizes.sequences * s.sizes.context * token if s.sizes.decode else 0.0
+    yield _stream(f"weights from {name}", name, x.weights_behind * layer / rate, name)
+    cached = x.cache_behind * (read + s.sizes.tokens * token) / rate
+    yield _stream(f"cache in {name}", name, cached, name)._replace(core=s.sizes.decode)
+
+
 def _rate(link: BytesPerSecond | None) -> BytesPerSecond:
     return float("inf") if link is None else link
 
@@ -162,7 +182,8 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     del net
     if x.offload == NONE:
         return []
-    streams = (*_weights(x, s, machine), *_cache(x, s, machine), *_host_memory(x, s, machine))
+    behind = _behind(x, s, machine)
+    streams = (*_weights(x, s, machine), *_cache(x, s, machine), *behind, *_host_memory(x, s, machine))
     return [*streams, *_handover(x, s, machine)]
 
 
@@ -171,7 +192,8 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
     if x.offload == NONE:
         return []
     weights, cache = s.first_layers * s.layer_stored, s.batch * s.first_layers * s.cache_per_sequence
-    streamed, cached = x.weights_at_host + x.weights_at_storage, x.cache_at_host + x.cache_at_storage
+    streamed = x.weights_at_host + x.weights_at_storage + x.weights_behind
+    cached = x.cache_at_host + x.cache_at_storage + x.cache_behind
     flying = where(streamed > 0.0, BUFFERS, 0.0) * s.layer_stored
     reading = BUFFERS * cached * s.batch * s.cache_per_sequence
     passing = where(x.weights_at_storage > 0.0, BUFFERS, 0.0) * s.layer_stored
@@ -187,14 +209,19 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
             Line("KV cache", "host", x.cache_at_host * cache),
             Line("layers in flight", "host", passing),
         ]
+    if machine.behind is not None:
+        lines += [
+            Line("weights", machine.behind.name, x.weights_behind * weights),
+            Line("KV cache", machine.behind.name, x.cache_behind * cache),
+        ]
     return [line for line in lines if line.tier in machine.tiers]
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
     """Every byte in one place; layers elsewhere need an engine there; a cache read where it lies is not streamed."""
     del situation
-    weights = x.weights_at_host + x.weights_at_storage + x.layers_share
-    cached = x.cache_at_host + x.cache_at_storage
+    weights = x.weights_at_host + x.weights_at_storage + x.weights_behind + x.layers_share
+    cached = x.cache_at_host + x.cache_at_storage + x.cache_behind
     if x.offload == NONE:
         return {"offload": 1.0 + weights + cached}
     elsewhere = s.layout.attention_engine != "main"
@@ -214,13 +241,15 @@ def describe(x: Plan) -> str:
         (x.layers_share, f"of the layers on {x.offload}"),
         (x.cache_at_host, "of the cache streamed from the host"),
         (x.cache_at_storage, "of the cache streamed from storage"),
+        (x.weights_behind, "of the weights in the farther memory"),
+        (x.cache_behind, "of the cache in the farther memory"),
     ]
     return ", ".join(f"{share:.0%} {words}" for share, words in said if share > 0.0)
 
 
 TECHNIQUE = Technique(
     name=NAME,
-    summary="weights and cache in shares over device, host and storage, or layers on another engine",
+    summary="weights and cache in shares over the device's memories, host and storage, or layers on another engine",
     source="Y. Sheng et al. (FlexGen), arXiv:2303.06865; Z. Li et al. (TPI-LLM), arXiv:2410.00531",
     phases=frozenset({"serving"}),
     neutral={"offload": NONE, **dict.fromkeys(SHARES, 0.0)},

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from planning import neutral, setting
 
+from perfmodel.errors import PerfmodelError
+from perfmodel.insight.planner import answer
 from perfmodel.insight.setting import Setting
 from perfmodel.machine.build import Machine
 from perfmodel.solver.placement import placed_exactly, solve_shares
 from perfmodel.solver.search import Outcome, search
+from perfmodel.specs.system import load_device, load_system
 from perfmodel.techniques.settled import Plan
 
-SHARES = ("weights_at_host", "weights_at_storage", "layers_share", "cache_at_host", "cache_at_storage")
+SHARES = (
+    "weights_at_host", "weights_at_storage", "layers_share", "cache_at_host", "cache_at_storage",
+    "weights_behind", "cache_behind",
+)  # fmt: skip
 PLANS: list[dict[str, Any]] = [
     {"offload": "streamed", "weights_at_host": 0.4, "weights_at_storage": 0.5, "cache_at_storage": 1.0},
     {"offload": "host", "layers_share": 0.7, "weights_at_storage": 0.2},
@@ -129,7 +136,7 @@ def test_the_plan_chosen_is_as_good_as_its_dual_bound_and_better_than_the_grid()
 def test_mesh_and_single_plan_agree() -> None:
     found = desktop("llama-2-70b")
     rng = np.random.default_rng(7)
-    table = rng.dirichlet(np.ones(6), size=12)[:, :5]
+    table = np.pad(rng.dirichlet(np.ones(6), size=12)[:, :5], ((0, 0), (0, 2)))
     for offload in ("streamed", "host"):
         if offload == "streamed":
             table[:, 2] = 0.0
@@ -175,3 +182,38 @@ def test_what_streams_and_what_the_host_computes_share_its_memory() -> None:
     moved = s.layers * s.layer_stored
     assert replica.pass_seconds >= moved / found.machine.engine("host").bandwidth
     assert replica.decode.bound() >= moved / found.machine.engine("host").bandwidth
+
+
+def board(tmp_path: Path, *behind: str) -> Path:
+    """An accelerator of a stranger: block memory, HBM, and what lies behind it."""
+    memories = ["bram: {50 MiB, 40 TB/s}", "hbm: {16 GB, 820 GB/s}", *behind]
+    lines = []
+    for memory in memories:
+        name, capacity, bandwidth = memory.replace("{", "").replace("}", "").replace(",", ":").split(":")
+        facts = [f"{n}: {{value: {v}, kind: datasheet, source: s}}"
+                 for n, v in (("capacity", capacity.strip()), ("bandwidth", bandwidth.strip()))]  # fmt: skip
+        lines.append(f"  {name}: {{{', '.join(facts)}}}")
+    path = tmp_path / "board.yaml"
+    path.write_text(
+        "name: board\nclass: fpga\nsources: {s: sheet}\nunits: {value: 4, kind: datasheet, source: s}\n"
+        "peak: {matrix: {fp16: {value: 7 TFLOP/s, kind: datasheet, source: s}}}\nmemory:\n" + "\n".join(lines) + "\n"
+    )
+    return path
+
+
+def test_a_memory_behind_the_nearer_one_takes_what_has_no_room(tmp_path: Path) -> None:
+    """13B in 16 bits has no room in 16 GB of HBM; what DDR delivers in a pass bounds it from below."""
+    found = setting("llama-2-13b", load_system(board(tmp_path, "ddr: {64 GB, 51.2 GB/s}")), "batch")
+    assert (found.machine.main.tier, found.machine.tiers["ddr"]) == ("hbm", 64e9)
+    given = answer(found).best
+    assert given is not None
+    moved = sum(e.bytes for stage in given.ledgers[:1] for e in stage.lines if e.tier == "ddr")
+    assert moved > 10e9
+    assert given.seconds > given.bound_seconds
+    assert given.metrics["pass_seconds"] > 0.9 * given.columns["weights_behind"] * 24e9 / 51.2e9
+    assert answer(setting("llama-2-13b", load_system(board(tmp_path)), "batch")).best is None
+
+
+def test_one_memory_may_lie_behind_the_one_that_holds_weights(tmp_path: Path) -> None:
+    with pytest.raises(PerfmodelError, match="ddr, slow lie behind hbm"):
+        load_device(board(tmp_path, "ddr: {64 GB, 51.2 GB/s}", "slow: {512 GB, 10 GB/s}"))
