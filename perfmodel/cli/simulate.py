@@ -47,7 +47,7 @@ def command(
         "chat", "--workload", "-w", help="Lengths of a synthetic load, latency limits, format of the cache."
     ),
     scheduler: str | None = typer.Option(
-        None, "--scheduler", help="vllm, sglang, trtllm-no-evict, trtllm-max-utilization or static."
+        None, "--scheduler", help="vllm, sglang, trtllm-no-evict, trtllm-max-utilization, temporal-fusion or static."
     ),
     replicas: int = typer.Option(1, "--replicas", "-r", help="Replicas; of decode, with --prefill-replicas."),
     prefill_replicas: int = typer.Option(

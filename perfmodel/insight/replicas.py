@@ -14,7 +14,7 @@ from perfmodel.phases.iteration import Iteration
 from perfmodel.serving.checkpoints import CheckpointCache
 from perfmodel.serving.pool import Pool
 from perfmodel.serving.prefix import LruCache, PrefixCache
-from perfmodel.serving.schedulers import Scheduler
+from perfmodel.serving.schedulers import NO_BUDGET, Scheduler
 from perfmodel.serving.simulation import Router
 from perfmodel.serving.steady import Replica as Loaded
 from perfmodel.serving.tables import IterationTables, tabulate
@@ -187,7 +187,9 @@ def _room(setting: Setting, problem: ServingProblem, x: Plan, options: Options) 
     assert isinstance(workload, ServingWorkload)  # noqa: S101 - narrows the type, checked by the caller
     rules = options.scheduler
     sized = Plan(**{**vars(x), "batch": float(rules.max_sequences)})
-    limits = {"sampled_rows": float(rules.max_sequences), "pass_tokens": float(rules.token_budget)}
+    limits = {"sampled_rows": float(rules.max_sequences)}
+    if rules.token_budget < NO_BUDGET:
+        limits["pass_tokens"] = float(rules.token_budget)
     own = {n: v for n, v in limits.items() if problem.framework.get(n)}
     loaded = replace(problem, framework={**problem.framework, **own}).evaluate(sized)
     form = {n: float(r) for n, r in loaded.ratios.items() if n in ("heads", "device count", "layers", "experts")}

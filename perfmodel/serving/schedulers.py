@@ -10,8 +10,10 @@ from typing import Literal
 
 from perfmodel.errors import SpecError, UnknownName
 
-__all__ = ["SCHEDULERS", "Scheduler", "choose_scheduler", "usual_scheduler"]
+__all__ = ["NO_BUDGET", "SCHEDULERS", "Scheduler", "choose_scheduler", "usual_scheduler"]
 
+NO_BUDGET = 1 << 20
+"""Tokens of an iteration where an engine has no budget."""
 Reserve = Literal["prompt", "whole", "share"]
 
 
@@ -62,8 +64,13 @@ SCHEDULERS: dict[str, Scheduler] = {
             block=32,
         ),
         Scheduler(
+            "temporal-fusion", "Flover (J. Yao et al., arXiv:2305.13484): a prompt is computed when it comes, then its "
+            "steps are fused with those of all live requests; buffers of full length",
+            token_budget=NO_BUDGET, chunked=False, mixed=False, reserve="whole", block=1,
+        ),
+        Scheduler(
             "static", "batching before Orca (G. Yu et al., OSDI 2022): a batch ends with its longest request",
-            max_sequences=32, token_budget=1 << 20, chunked=False, mixed=False, reserve="whole", together=True,
+            max_sequences=32, token_budget=NO_BUDGET, chunked=False, mixed=False, reserve="whole", together=True,
         ),
     )
 }  # fmt: skip

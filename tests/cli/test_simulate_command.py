@@ -84,3 +84,11 @@ def test_pools_are_served_and_named(capsys) -> None:
     assert "2 prefill replicas of tp 4 and 1 decode replica of tp 4" in " ".join(capsys.readouterr().out.split())
     assert run([*base, "--pin", "prefill.tp=4"]) == 2
     assert "no pools" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheduler", ["vllm", "static", "temporal-fusion"])
+def test_every_scheduler_finds_room_on_a_device(capsys, scheduler: str) -> None:
+    """An engine without a budget of tokens does not set memory aside for a million of them."""
+    found = answer(capsys, "--rate", "2", "--requests", "100", "--scheduler", scheduler)
+    assert found["metrics"]["requests"] == 100
+    assert found["metrics"]["kv_tokens"] > 300_000
