@@ -36,6 +36,8 @@ Constants = Mapping[str, Any]
 """Numbers, or trial values of shape ``(trials, 1)``."""
 BALANCING = 6
 """Rounds in which the batch of decode workers and the queue of prefill workers settle."""
+SLACK, HARDLY = 1.25, 4.0
+"""Requests that fit over those of the ledger, as far as it may be wrong; requests below which it tells nothing."""
 ROUNDS = 10.0
 """Requests of a client in one measurement; the first of all clients arrive at once (public benchmark scripts)."""
 
@@ -153,8 +155,8 @@ def _one_node(setup: Setup, devices: int) -> int:
 
 
 def _prompts(row: ServingRow, constants: Constants) -> float:
-    """Prompts in one pass: of a static batch, as many as the tokens of a pass hold."""
-    if row.mode != "static":
+    """Prompts in one pass: of those that come together, as many as the tokens of a pass hold."""
+    if row.mode != "static" and not row.in_step:
         return 1.0
     most = float(constants.get("chunk_tokens", 8192.0)) // row.prompt
     return min(row.columns["batch"], max(most, 1.0))
@@ -173,7 +175,9 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     per_node = load_system(setup.cluster).cluster.node.accelerator.count
     system = _system(setup.cluster, -(-most // per_node), setup.cap)
     framework = framework_of(setup.framework)
-    machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in)
+    chosen = dict(setup.launch.kernels)
+    machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in, chosen)
+    constants = framework.on(system.accelerator.family, machine.main.capacity) | dict(setup.launch.settings)
     techniques = techniques_for("serving")
     if "accepted" in rows[0].columns:
         techniques = (*techniques, DRAFTS)
@@ -189,7 +193,7 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
         shared_prefix=0.0,
         models=1,
         reused=0.0,
-        prompts_per_pass=np.array([_prompts(row, framework.constants) for row in rows]),
+        prompts_per_pass=np.array([_prompts(row, constants) for row in rows]),
         kv_format=setup.kv_format,
         concurrency=None,
         expert_variation=0.0,
@@ -231,8 +235,9 @@ def predict(
 
 
 def stated_constants(block: Block) -> Constants:
-    """Constants of the framework of a block, as its file states them for that device."""
-    return framework_of(block.framework).on(block.family, block.machine.main.capacity)
+    """Constants of the framework of a block, as its file states them for that device, and what the launch chose."""
+    found = framework_of(block.framework).on(block.family, block.machine.main.capacity)
+    return found | dict(block.rows[0].setup.launch.settings)
 
 
 def _least(run: Replica | Passes, batch: Array, output: Array, prompts: Array | float = 1.0) -> tuple[Array, ...]:
@@ -246,15 +251,32 @@ def _closed(block: Block, constants: Constants) -> tuple[Array, ...]:
     """Means over all requests of clients that send the next when one is answered, the first of all at once.
 
     Where requests stay in step, every first token waits for half of the prompts of a round, and every later one only
-    for the prompts that came after its own.
+    for the prompts that came after its own. Where the engine runs fewer requests than the clients send, the others wait
+    for a place: what is in service keeps its latencies, and the rate is what the places yield.
     """
-    output, batch = block.situation.workload.output, block.x.batch
+    output, clients = block.situation.workload.output, block.x.batch
     replica = block.evaluate(constants)
+    batch = np.minimum(clients, _places(block, replica, constants))
+    if np.any(batch < clients):
+        replica = block.evaluate(constants, batch=batch)
     together = np.array([row.in_step for row in block.rows])
     tpot = np.where(together, 0.5 * (replica.pass_seconds + replica.tpot), replica.tpot)
     spread = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
     first = np.where(together, replica.burst, spread)
-    return tpot, first, batch * output / (first + (output - 1.0) * tpot), *_least(replica, batch, output)
+    life = first + (output - 1.0) * tpot
+    waited = first + (clients / batch - 1.0) * life
+    return tpot, waited, batch * output / life, *_least(replica, batch, output)
+
+
+def _places(block: Block, replica: Replica, constants: Constants) -> Array:
+    """Requests that an engine runs at most: what it admits, and what its memory holds where that is known well enough.
+
+    Memory is taken with :data:`SLACK`; where it holds next to nothing, the weights alone decide, and the run says that
+    they did fit.
+    """
+    admitted = constants.get("most_running", 2048.0) * replica.settled.split("batch")
+    held = np.asarray(SLACK * most_batch(replica, block.machine, {**constants, "most_running": np.inf}))
+    return np.asarray(np.minimum(admitted, np.where(held < HARDLY * block.x.ep, np.inf, held)), dtype=float)
 
 
 def _static(block: Block, constants: Constants) -> tuple[Array, ...]:

@@ -7,7 +7,7 @@ per pass, per sequence and per request, what a first token waits for, and how of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.calibration.reports import errors_of
 from perfmodel.calibration.serving import Block, blocks, predict, stated_constants
-from perfmodel.calibration.serving_aside import set_aside, speculating
+from perfmodel.calibration.serving_aside import cold, set_aside, speculating
 from perfmodel.calibration.serving_rows import ServingRow, serving_rows
 from perfmodel.calibration.serving_sources import sources
 from perfmodel.calibration.serving_tables import reader_of
@@ -55,6 +55,8 @@ BOUNDS: dict[str, Range] = {
     "elementwise_scale": Range(1.0, 8.0, 2.0),
     "host_per_sequence": Range(0.0, 400e-6, 12e-6),
     "request_overhead": Range(0.0, 20e-3, 4e-3),
+    "expert_passes": Range(0.0, 20.0, 5.0),
+    "host_per_piece": Range(0.0, 200e-6, 40e-6),
     "first_token": Range(0.0, 0.6, 50e-3),
     "polling": Range(1.0, 40.0, 1.0),
 }
@@ -130,9 +132,16 @@ def _told(rows: Sequence[ServingRow]) -> list[ServingRow]:
     """Rows that tell of the batch and the passes they say: neither queued nor speculating."""
     if not rows:
         return []
-    prepared = blocks(rows)
-    aside = set_aside(rows, "tpot", speculating(rows, predict(prepared).tpot))
-    return [row for i, row in enumerate(rows) if i not in aside and any(_tells(row, m) for m in FITTED)]
+    made = predict(blocks(rows))
+    aside = set_aside(rows, "tpot", speculating(rows, made.tpot))
+    late = set(cold(rows, made.tpot, made.ttft))
+    known = [_without(row, "ttft") if i in late else row for i, row in enumerate(rows)]
+    return [row for i, row in enumerate(known) if i not in aside and any(_tells(row, m) for m in FITTED)]
+
+
+def _without(row: ServingRow, metric: str) -> ServingRow:
+    """The row as if it did not state a metric."""
+    return replace(row, measured={name: value for name, value in row.measured.items() if name != metric})
 
 
 @dataclass(frozen=True)

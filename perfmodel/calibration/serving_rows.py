@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.serving_launches import Drafting, Launch, drafting_of, launch_of
 from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, in_step, model_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
 
@@ -34,6 +35,8 @@ class Setup(NamedTuple):
     kv_format: str
     cap: float = 1.0
     """Share of the devices' power limit that they may draw [1]."""
+    launch: Launch = Launch()
+    """What the launch chose, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ServingRow:
     """How requests arrive: ``closed`` loop, ``static`` batch, or all at once to be served ``offline``."""
     drafts: bool = False
     """The model was released with a head that drafts tokens."""
+    drafting: Drafting = ""
+    """What its configuration says of drafted tokens."""
     prefill: Mapping[str, float] | None = None
     """Plan columns of a prefill worker where workers are disaggregated: ``columns`` are then those of a decode worker,
     their batch all requests that clients have open."""
@@ -177,6 +182,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         cluster_of(row.get("system", ""), int(devices) if pools else 2),
         framework_of(row.get("framework", "")),
         cache_format(row),
+        launch=launch_of(row),
     )
     names = ("framework", "backend_version", "model", "precision", "system", "measured_date")
     return ServingRow(
@@ -192,6 +198,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         columns={**layout, "batch": max(batch, data)},
         measured=_measured(row, batch, output),
         drafts=bool(re.search(sources().drafts, row.get("model", ""), re.IGNORECASE)),
+        drafting=drafting_of(row),
         mode="pools" if pools else "closed",
         prefill=None if prefill is None else {n: v for n, v in prefill.items() if n != "data"},
         workers=workers,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from perfmodel.calibration.model import Unpredictable
+from perfmodel.calibration.serving_launches import fits
 from perfmodel.errors import PerfmodelError
 from perfmodel.specs.architecture import Architecture
 from perfmodel.specs.facts import Spec
@@ -160,10 +161,6 @@ def sources() -> Sources:
     return parse(Sources, read(Path(__file__).with_name("serving_sources.yaml")))
 
 
-def _fits(when: Mapping[str, str], row: Mapping[str, str]) -> bool:
-    return all(re.search(p, row.get(c, ""), re.IGNORECASE) for c, p in when.items())
-
-
 def cluster_of(system: str, devices: int = 2, source: str = "") -> str:
     """Cluster file of a recorded system; a device file where one device is enough.
 
@@ -207,7 +204,7 @@ def _is_file(name: str) -> bool:
 
 def cache_format(row: Mapping[str, str]) -> str:
     """Format of the key-value cache of a row."""
-    return next(e.format for e in sources().caches if _fits(e.when, row))
+    return next(e.format for e in sources().caches if fits(e.when, row))
 
 
 def lengths_of(model: str) -> LengthEntry:
@@ -220,25 +217,25 @@ def lengths_of(model: str) -> LengthEntry:
 
 def in_step(row: Mapping[str, str]) -> bool:
     """Whether all requests of a row begin and end together, round by round."""
-    return any(_fits(when, row) for when in sources().in_step)
+    return any(fits(when, row) for when in sources().in_step)
 
 
 def setting_of(row: Mapping[str, str]) -> tuple[str, str]:
     """Framework and cache format of a row of a table that names neither; ``Unpredictable`` if none is known."""
     for entry in sources().software:
-        if _fits(entry.when, row):
+        if fits(entry.when, row):
             return entry.framework, entry.cache
     raise Unpredictable("no software is known for this source")
 
 
 def queued(row: Mapping[str, str]) -> float | None:
     """Requests of an offline run, ``None`` where the source does not say how many."""
-    return next((entry.requests for entry in sources().queues if _fits(entry.when, row)), None)
+    return next((entry.requests for entry in sources().queues if fits(entry.when, row)), None)
 
 
 def harness_of(row: Mapping[str, str]) -> OfflineEntry | None:
     """How an offline run was made, ``None`` where nothing is known."""
-    return next((entry for entry in sources().offline if _fits(entry.when, row)), None)
+    return next((entry for entry in sources().offline if fits(entry.when, row)), None)
 
 
 @lru_cache(maxsize=256)
@@ -267,5 +264,5 @@ def model_of(row: Mapping[str, str]) -> Architecture:
         If no model file has that name.
     """
     found = model_named(row.get("model", "")).architecture
-    entry = next(e for e in sources().weights if _fits(e.when, row))
+    entry = next(e for e in sources().weights if fits(e.when, row))
     return replace(found, weight_format=entry.format, unquantised=entry.keep)

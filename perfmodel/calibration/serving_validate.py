@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.calibration.reports import GroupReport, Worst, errors_of
 from perfmodel.calibration.rows import header_of
 from perfmodel.calibration.serving import Prediction, blocks, framework_of, predict, speculated
-from perfmodel.calibration.serving_aside import set_aside, speculating
+from perfmodel.calibration.serving_aside import cold, set_aside, speculating
 from perfmodel.calibration.serving_held_out import HeldOut
 from perfmodel.calibration.serving_layers import LAYERS, layer_reports
 from perfmodel.calibration.serving_memory import LEDGER, ledger_reports
@@ -80,7 +80,7 @@ def _of_file(
     groups: dict[tuple[str, str, str, str], list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault((row.origin, row.framework + _kind(row), row.device, row.dtype), []).append(i)
-    flagged = set(drafting)
+    flagged, late = set(drafting), set(cold(rows, made.tpot, made.ttft))
     reports = []
     for key in sorted({*groups, *skipped}):
         origin, framework, device, dtype = key
@@ -91,7 +91,8 @@ def _of_file(
             predicted, bound = getattr(made, metric)[members], getattr(made, f"{metric}_bound")[members]
             if own and not any(metric in row.measured for row in own):
                 continue
-            aside = set_aside(own, metric, [place for place, i in enumerate(members) if i in flagged])
+            drafted, waited = ([p for p, i in enumerate(members) if i in some] for some in (flagged, late))
+            aside = set_aside(own, metric, drafted, waited)
             reports.append(_report(head, own, predicted, bound, reasons, aside))
     return reports
 

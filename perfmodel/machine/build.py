@@ -129,6 +129,7 @@ def build_engine(
     kernels: str = "",
     stand_in: str = "",
     covers: Iterable[str] = (),
+    backends: Mapping[tuple[str, str], str] | None = None,
 ) -> Engine:
     """Build the engine of ``count`` devices working as one.
 
@@ -144,6 +145,7 @@ def build_engine(
     kernels : framework whose measured kernels run.
     stand_in : framework whose kernels stand for those that were not measured on the device.
     covers : operators that its attention kernels do besides.
+    backends : frameworks whose kernels run instead, by (operator class, format).
     """
     units = device.units.value
     levels = memory_levels(device, count)
@@ -159,7 +161,9 @@ def build_engine(
         matrix={f: rate.value * count * clock for f, rate in device.peak.matrix.items()},
         vector={f: rate.value * count * clock for f, rate in device.peak.vector.items()},
         memories=tuple(levels),
-        constants=PlanConstants(device, _merged(device, defaults.get(device.device_class, {})), kernels, stand_in),
+        constants=PlanConstants(
+            device, _merged(device, defaults.get(device.device_class, {})), kernels, stand_in, backends
+        ),
         formats=frozenset(device.formats),
         runs=frozenset(device.runs),
         covers=frozenset(covers),
@@ -223,7 +227,13 @@ def draw_of(power: DevicePower | None, count: float = 1.0) -> Draw:
     return Draw(*(w * count for w in watts))
 
 
-def build_machine(system: System, kernels: str = "", covers: Iterable[str] = (), stand_in: str = "") -> Machine:
+def build_machine(
+    system: System,
+    kernels: str = "",
+    covers: Iterable[str] = (),
+    stand_in: str = "",
+    backends: Mapping[tuple[str, str], str] | None = None,
+) -> Machine:
     """Build the machine a resolved hardware specification describes.
 
     Parameters
@@ -232,13 +242,14 @@ def build_machine(system: System, kernels: str = "", covers: Iterable[str] = (),
     kernels : framework whose measured kernels its main engine runs; none for what frameworks share.
     covers : operators that its attention kernels do besides.
     stand_in : framework whose kernels stand for those of its own that were not measured on the device.
+    backends : frameworks whose kernels its main engine runs instead, by (operator class, format).
     """
     node, cluster = system.cluster.node, system.cluster
     per_node = node.accelerator.count
     device = system.accelerator
     main = build_engine(
-        "main", device, system.class_constants,
-        holding=device.holding, kernels=kernels, stand_in=stand_in, covers=covers,
+        "main", device, system.class_constants, holding=device.holding,
+        kernels=kernels, stand_in=stand_in, covers=covers, backends=backends,
     )  # fmt: skip
     engines = {"main": main}
     behind = next((level for level in memory_levels(device) if level.name == device.behind), None)

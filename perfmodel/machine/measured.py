@@ -88,12 +88,19 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
     written : constants that the device file and its class state.
     kernels : framework whose measured kernels run; none for what the frameworks of a device share.
     stand_in : framework whose kernels stand for those that were not measured on the device.
+    backends : frameworks whose kernels run instead, by (operator class, format): libraries that a launch chooses.
     """
 
     def __init__(
-        self, device: Device, written: Mapping[tuple[str, str], Constants], kernels: str = "", stand_in: str = ""
+        self,
+        device: Device,
+        written: Mapping[tuple[str, str], Constants],
+        kernels: str = "",
+        stand_in: str = "",
+        backends: Mapping[tuple[str, str], str] | None = None,
     ) -> None:
         self._device, self._written, self._kernels, self._stand_in = device, written, kernels, stand_in
+        self._backends = backends or {}
         self._found: dict[tuple[str, str], Constants | None] = {}
 
     def __getitem__(self, key: tuple[str, str]) -> Constants:
@@ -115,11 +122,12 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
         if (operator, format) not in PLANNED:
             return None
         own = _written_by(self._device, operator)
-        found = _choose(self._device, PLANNED[operator, format], self._kernels, self._stand_in, written=format in own)
+        kernels = self._backends.get((operator, format), self._kernels)
+        found = _choose(self._device, PLANNED[operator, format], kernels, self._stand_in, written=format in own)
         if found is None:
             return None
         facts = {n: v for name in ("any", format) if name in own for n, v in stated(own[name]).items()}
-        first, *others = (_constants(operator, found._replace(groups=g), self._kernels) for g in _sets(found))
+        first, *others = (_constants(operator, found._replace(groups=g), kernels) for g in _sets(found))
         rivals = tuple(replace(c, **facts) for c in others)  # type: ignore[arg-type]
         return replace(first, rivals=rivals, **facts)  # type: ignore[arg-type]
 

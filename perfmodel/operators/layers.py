@@ -69,6 +69,8 @@ class Call(NamedTuple):
     part: str = ""
     of_weights: bool = False
     """A weight gradient: no other pass waits for it."""
+    beside: bool = False
+    """On a second stream of the device: nothing of the layer waits for it unless it takes longest."""
 
 
 def layer_calls(architecture: Architecture, sizes: Sizes) -> list[Call]:
@@ -271,7 +273,7 @@ def _core(
 def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
     """Unabsorbed in prefill (per-head keys and values), absorbed in decode (one latent for all heads)."""
     heads = a.heads / s.weight_split
-    calls = _products(a.linears, s, "attention")
+    calls = _products(_joined(a.linears) if s.fused_latents else a.linears, s, "attention")
     calls.append(_stream(streaming.rotary(s.tokens, heads * a.rope_dim))._replace(part="rotary"))
     if s.decode:
         seen = s.context if a.index_top_k is None else minimum(s.context, a.index_top_k)
@@ -289,6 +291,15 @@ def _latent(a: LatentAttention, s: Sizes) -> list[Call]:
         index = gemm(s.tokens, keys / s.tokens, a.index_dim, batch=a.index_heads, element_bytes=1.0, weight_bytes=0.0)
         calls.append(Call("attention", index, 1.0, "attention core", "attention core"))
     return calls
+
+
+def _joined(linears: tuple[Linear, ...]) -> tuple[Linear, ...]:
+    """Matrices with the projections onto the latents of queries and of keys as one."""
+    down = [m for m in linears if m.name in ("q down", "kv down")]
+    if len(down) < 2:
+        return linears
+    both = down[0]._replace(n=sum(m.n for m in down), joins=sum(m.joins for m in down))
+    return (both, *(m for m in linears if m not in down))
 
 
 def _state_space(a: StateSpace, s: Sizes) -> list[Call]:
@@ -349,8 +360,10 @@ def _moe(f: Moe, s: Sizes) -> list[Call]:
     The fused layer holds both grouped products, the activation between them, and what sorts and adds up the rows.
     """
     calls = []
+    beside = s.shared_beside and s.decode
     for linear in f.linears:
-        calls.append(product_call(linear, s.tokens, s, "router" if linear.name == "router" else "shared"))
+        component = "router" if linear.name == "router" else "shared"
+        calls.append(product_call(linear, s.tokens, s, component)._replace(beside=component == "shared" and beside))
     everywhere, ranks = s.tokens * s.expert_split, s.expert_split * s.expert_tensor
     top_k = f.top_k * (1.0 - s.idle_choices)
     presented = everywhere * (1.0 - (1.0 - 1.0 / ranks) ** top_k)  # those with an expert on this rank
@@ -366,7 +379,7 @@ def _moe(f: Moe, s: Sizes) -> list[Call]:
     calls.append(Call("experts", work._replace(kernels=kernels), 1.0, component="experts"))
     if f.shared_width:
         shared = streaming.activation(s.tokens, f.shared_width / s.weight_split, gated=f.gated)
-        calls.append(_stream(shared))
+        calls.append(_stream(shared)._replace(beside=beside))
     return calls
 
 

@@ -39,6 +39,8 @@ class Sizes:
     decode : queries attend to a long cache (split-KV kernels, absorbed latent attention).
     materialise : scores are written to memory (attention before fused kernels).
     fused_residual : one kernel adds the residual and normalises.
+    fused_latents : one product projects onto the latents of queries and of keys.
+    shared_beside : shared experts of a decode pass run on a stream of their own, beside the routed ones.
     ungrouped : attention over the cache reads a key-value head once for every query head that shares it.
     unread : cached tokens of a sequence that a query passes over.
     common : leading keys that sequences of a group have in common and that a decode pass reads once for all of them.
@@ -75,6 +77,8 @@ class Sizes:
     decode: bool = False
     materialise: bool = False
     fused_residual: bool = False
+    fused_latents: bool = False
+    shared_beside: bool = False
     ungrouped: bool = False
     unread: Scalar = 0.0
     common: Scalar = 0.0

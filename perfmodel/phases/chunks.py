@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from perfmodel.elementwise import Scalar, ceil, maximum, minimum, where
+from perfmodel.elementwise import Scalar, ceil, floor, maximum, minimum, where
 from perfmodel.operators.layers import Sizes
 from perfmodel.phases.compose import Slot, add_up
 from perfmodel.phases.side_by_side import mixed_slot, overlapped
@@ -15,7 +15,7 @@ from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Settled
 from perfmodel.units import Seconds
 
-__all__ = ["Chunks", "chunks_of", "mixed_sizes", "pieces_of", "prompts_held"]
+__all__ = ["Chunks", "chunks_of", "mixed_sizes", "pieces_of", "prompts_gathered", "prompts_held"]
 
 
 UNCUT = 2.0**40
@@ -28,11 +28,12 @@ class Chunks(NamedTuple):
     Parameters
     ----------
     count : pieces of a prompt.
-    stall : what all pieces of one prompt add to the passes of the decodes [s].
+    stall : what all pieces of one prompt add to the passes of the decodes; its share where a pass holds several [s].
     own : from the first pass with a piece of a prompt to the end of the last, what is fetched before included [s].
     link : for which one prompt keeps the link to a store busy [s].
     further : what a second prompt adds to a pass that holds one already: its tokens find no idle units left [s].
     fill : prompts, or the part of one, that fill the budget of a pass; very many without a budget [1].
+    gathered : prompts that a pass of their own holds [1].
     """
 
     count: Scalar
@@ -41,6 +42,7 @@ class Chunks(NamedTuple):
     link: Seconds = 0.0
     further: Seconds = 0.0
     fill: Scalar = UNCUT
+    gathered: Scalar = 1.0
 
 
 def pieces_of(tokens: Scalar, framework: Mapping[str, float], budget: Scalar = UNCUT) -> Scalar:
@@ -51,6 +53,19 @@ def pieces_of(tokens: Scalar, framework: Mapping[str, float], budget: Scalar = U
 def prompts_held(batch: Scalar, output: Scalar, layout: Layout) -> Scalar:
     """Prompts, or pieces of as many, that a pass holds: one, or where parts overlap all that a full batch brings."""
     return maximum(batch * layout.tokens_per_pass / output, 1.0) if layout.side_by_side else 1.0
+
+
+def prompts_gathered(batch: Scalar, workload: Any, layout: Layout, framework: Mapping[str, float]) -> Scalar:
+    """Prompts in one prefill pass, where prompts run in passes of their own and each request follows another.
+
+    The engine finds those that came since it last looked at the queue, up to what a pass holds.
+    """
+    least = 1.0 * workload.prompts_per_pass
+    if workload.random_arrivals or framework.get("mixed_batches", 1.0):
+        return least
+    came = batch * layout.tokens_per_pass * framework.get("polling", 1.0) / (1.0 * workload.output)
+    holds = minimum(framework.get("chunk_tokens", UNCUT), layout.chunk_tokens) / (1.0 * workload.prompt)
+    return maximum(least, minimum(came, maximum(floor(holds), 1.0)))
 
 
 def mixed_sizes(
@@ -104,9 +119,11 @@ def chunks_of(
         stall = stall + add_up([t.seconds for t in fetch if t.lane == "main"])
     link = add_up([t.seconds for t in fetch if t.lane != "main"])
     stall, own = stall + count * (1.0 - joined) * host, own + count * host
+    gathered = prompt.sizes.sequences
+    stall, link = stall / gathered, link / gathered
     fill = minimum(framework.get("chunk_tokens", UNCUT), s.layout.chunk_tokens) / prompt.sizes.queries
     if "crowded" not in tokens:
-        return Chunks(count, stall, own, link, stall, fill)
+        return Chunks(count, stall, own, link, stall, fill, gathered)
     more = (tokens["crowded"].elapsed() - whole) * (parts or 1.0)
     second = passes * prompt.layers * (more + cores["prefill"])
-    return Chunks(count, stall, own, link, where(cut > 1.0, stall, maximum(second, 0.0)), fill)
+    return Chunks(count, stall, own, link, where(cut > 1.0, stall, maximum(second, 0.0)), fill, gathered)

@@ -22,6 +22,8 @@ from perfmodel.units import Seconds
 
 __all__ = ["Known", "call_terms", "divided", "gathered", "lane_of", "part_of", "resource_of", "uncovered"]
 
+SECOND = "second stream"
+"""Lane of what runs beside the rest of a layer on the same device."""
 Known = MutableMapping[Any, tuple[KernelTime, Seconds]] | None
 """Times and lower bounds by engine and work."""
 
@@ -117,9 +119,10 @@ def _term(call: Call, engine: Engine, slot: str, times: Scalar, share: Scalar, k
     return Term(
         name=call.name,
         slot=slot,
-        resource=resource_of(kernel, engine),
+        resource=SECOND if main and call.beside else resource_of(kernel, engine),
         seconds=kernel.seconds * times,
-        lane=lane_of(engine) if not main else "main",
+        lane=lane_of(engine) if not main else SECOND if call.beside else "main",
+        prefetch=main and call.beside,
         bound=bound,
         core=call.region == "attention core",
         compute=kernel.compute * times if main else 0.0,

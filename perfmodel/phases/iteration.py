@@ -15,7 +15,7 @@ from perfmodel.network.topology import Network
 from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.phases.compose import add_up
 from perfmodel.phases.emit import call_terms, divided, uncovered
-from perfmodel.phases.host import host_of
+from perfmodel.phases.host import host_of, sending_of
 from perfmodel.phases.serving import mixes_tokens, pass_sizes, pass_terms, pass_tree, settle_pass
 from perfmodel.phases.settle import declare
 from perfmodel.techniques.base import Situation, Technique, Term
@@ -70,7 +70,8 @@ class Iteration:
     def decode(self, sequences: Scalar, context: Scalar) -> Seconds:
         """An iteration that only decodes [s]; ``context`` is the mean over the sequences, new token included."""
         s = self._settled(sequences, sequences, context=context, decode=True)
-        return pass_tree(s, self._terms(s), host_of(self.framework, s.stages, s.batch), latency=False).elapsed()
+        host, sending = self._host(s)
+        return pass_tree(s, self._terms(s), host, latency=False, sending=sending).elapsed()
 
     def mixed(self, tokens: Scalar, rows: Scalar, mixers: Seconds) -> Seconds:
         """An iteration with chunks [s].
@@ -86,7 +87,8 @@ class Iteration:
         verified = rows * s.layout.verify_tokens
         terms = pass_terms(s, self.machine, self.framework, rows=verified / self._shares(s), mixers=False)
         terms.append(Term("attention", "layer", "main", mixers))
-        return pass_tree(s, terms + self._added(s), host_of(self.framework, s.stages, s.batch), latency=False).elapsed()
+        host, sending = self._host(s)
+        return pass_tree(s, terms + self._added(s), host, latency=False, sending=sending).elapsed()
 
     def decode_mixers(self, sequences: Scalar, context: Scalar) -> Seconds:
         """Attention and scans of an average layer for decoding sequences of a mean context [s].
@@ -138,3 +140,7 @@ class Iteration:
         calls = uncovered(layer_calls(s.architecture, s.sizes), self.machine, s.layout.attention_engine)
         found = [c for c in calls if mixes_tokens(c)]
         return add_up([t.seconds for t in call_terms(found, "layer", self.machine, placed=s.layout.placed)])
+
+    def _host(self, s: Settled) -> tuple[Seconds, Seconds]:
+        """Host time of a pass, and that of the process that answers clients."""
+        return host_of(self.framework, s.stages, s.batch), sending_of(self.framework, s)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from perfmodel.elementwise import Scalar, maximum, minimum, where
+from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum, where
 from perfmodel.machine.build import Machine
 from perfmodel.machine.engine import KERNEL_STAND_INS, Engine
 from perfmodel.network.topology import Dim, Network
@@ -14,15 +14,16 @@ from perfmodel.operators.distinct import collapse
 from perfmodel.operators.formats import STORAGE, storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import layer_parameters
-from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_held
+from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_gathered, prompts_held
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import Known, call_terms, divided, gathered, uncovered
-from perfmodel.phases.host import host_of
+from perfmodel.phases.host import host_of, sending_of
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import cached_per_sequence, layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
 from perfmodel.phases.side_by_side import overlapped
+from perfmodel.phases.software import IN_PASSES, small_passes
 from perfmodel.specs.sharing import leading_layers, share_keys
 from perfmodel.specs.subnets import reduced
 from perfmodel.techniques.base import Line, Situation, Technique, Term
@@ -43,8 +44,6 @@ __all__ = [
     "weight_format",
 ]
 
-IN_PASSES = ("launch_per_operation", "elementwise_scale")
-"""Constants of a framework that the terms of a pass depend on."""
 UNQUANTISED = frozenset({"router", "head", "embedding", "norms"})
 """Components that weight formats leave in 16 bits."""
 
@@ -134,6 +133,8 @@ def pass_sizes(
         cache_format=cache_format,
         decode=decode,
         fused_residual="residual" in main.covers,
+        fused_latents="latents" in main.covers,
+        shared_beside="shared" in main.covers,
         ungrouped="ungrouped" in main.covers,
     )
 
@@ -215,6 +216,7 @@ def pass_terms(
     head = head_calls(s.architecture, s.sizes, rows=sampled, logit_bytes=SAMPLED_LOGIT_BYTES)
     streams = framework.get("elementwise_scale", 1.0)
     kept = calls if mixers else [c for c in calls if not mixes_tokens(c)]
+    kept = kept + small_passes(s.architecture, s.sizes, framework)
     placed = [p for p in s.layout.placed if p.part == "attention" or s.sizes.decode]
     terms = call_terms(kept, "layer", machine, streams=streams, placed=placed, known=known)
     terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine, known=known)
@@ -236,8 +238,11 @@ def mixes_tokens(call: Call) -> bool:
     return call.region == "attention core" or call.component == "state space"
 
 
-def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool) -> Node:
-    """A pass through all stages: for a batch cut into one part per stage, or one prompt's latency."""
+def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool, sending: Seconds = 0.0) -> Node:
+    """A pass through all stages: for a batch cut into one part per stage, or one prompt's latency.
+
+    The device waits for ``host``; what a process of its own spends ``sending`` the tokens of a pass goes on beside it.
+    """
     by_slot: dict[str, list[Term]] = {}
     for term in terms:
         by_slot.setdefault(term.slot, []).append(term)
@@ -257,7 +262,10 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
     first = Serial((Times(s.first_layers, layer), embed, Times(single, head)))
     last = Serial((Times(where(s.stages > 1.0, s.last_layers, 0.0), layer), Times(1.0 - single, head)))
     around = Times(s.stages, Serial((Longest((first, last)), boundary)))
-    return Serial((around, Slot((Term("host per pass", "host", "host cpu", host),))))
+    computed = Serial((around, Slot((Term("host per pass", "host", "host cpu", host),))))
+    if is_nothing(sending):
+        return computed
+    return Longest((computed, Slot((Term("sending tokens", "host", "host cpu", sending),))))
 
 
 @dataclass(frozen=True)
@@ -282,8 +290,9 @@ def _settled_passes(
     )  # fmt: skip
     settle = partial(settle_pass, situation, network, framework, dims, layout)
     yield _Pass("decode", settle(decode, per_rank))
+    gathered = prompts_gathered(per_rank, workload, layout, framework)
     prefill = pass_sizes(
-        situation, dims, layout, sequences=1.0 * workload.prompts_per_pass,
+        situation, dims, layout, sequences=gathered,
         queries=workload.prompt - workload.shared_prefix - layout.kv_fetched * workload.reused,
         context=1.0 * workload.prompt, decode=False,
     )  # fmt: skip
@@ -291,7 +300,7 @@ def _settled_passes(
         prefill = replace(prefill, pieces=1.0 * workload.pieces, piece=workload.reused / workload.pieces)
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
     count = pieces_of(prefill.queries, framework, layout.chunk_tokens)
-    held = prompts_held(per_rank, 1.0 * workload.output, layout)
+    held = prompts_held(per_rank, 1.0 * workload.output, layout) * gathered
     parts = layout.side_by_side or 1.0
     mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals, held=held, parts=parts)
     passes = {"prefill": prefill, **mixed}
@@ -342,7 +351,7 @@ def _model_terms(
     small, expand = collapse(s.sizes)
     rows = 1.0 if part.name in ("mixed", "crowded") else None
     parts = tuple(p for p in s.layout.placed if p.part != "layers")
-    key = (part.name, parts, s.layout.kv_map, s.layout.shape, *(framework.get(n, 1.0) for n in IN_PASSES), small)
+    key = (part.name, parts, s.layout.kv_map, s.layout.shape, *(framework.get(n, 0.0) for n in IN_PASSES), small)
 
     def on(engine: str) -> list[Term]:
         found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine, known=memo.known)
@@ -380,7 +389,7 @@ def evaluate_passes(
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
     host = host_of(framework, s.stages, s.batch)
-    decode = pass_tree(s, terms["decode"], host, latency=False)
+    decode = pass_tree(s, terms["decode"], host, latency=False, sending=sending_of(framework, s))
     prefill = pass_tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
     ledgers = {
         stage: serving_ledger(s, machine, lines, framework, first=stage == "first") for stage in ("first", "last")

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from perfmodel.elementwise import Scalar, floor, is_nothing, minimum, where
+from perfmodel.operators import streaming
 from perfmodel.operators.layers import Call
+from perfmodel.operators.sizes import Sizes
+from perfmodel.specs.architecture import Architecture, LatentAttention, Layer, LinearAttention, Moe, StateSpace
 
-__all__ = ["kernel_factor"]
+__all__ = ["IN_PASSES", "PASSES", "kernel_factor", "small_passes"]
+
+PASSES = ("latent_passes", "index_passes", "scan_passes", "expert_passes")
+"""Constants of a framework that say how many kernels of their own a layer launches for what operators do not count."""
+IN_PASSES = ("launch_per_operation", "elementwise_scale", *PASSES)
+"""Constants of a framework that the terms of a pass depend on."""
 
 ALIGNED = 64.0
 """Sides of a product that are multiples of this cost nothing extra."""
@@ -55,3 +63,41 @@ def kernel_factor(framework: Mapping[str, float], *, backward: bool) -> Callable
         return 1.0
 
     return factor
+
+
+def small_passes(architecture: Architecture, s: Sizes, framework: Mapping[str, float]) -> list[Call]:
+    """Passes over activations in kernels of their own that a framework makes beyond the operators of a layer.
+
+    Each reads and writes the activations once; for few tokens it is as long as any kernel.
+
+    Parameters
+    ----------
+    architecture, s : the model, and one pass of it on one rank.
+    framework : constants, of which those in :data:`PASSES` count.
+    """
+    if not any(framework.get(name, 0.0) for name in PASSES):
+        return []
+    calls: list[Call] = []
+    for run in architecture.runs:
+        share = run.count / architecture.layers
+        for name, width in _widths(run.layer, architecture.hidden, s):
+            work = streaming.norm(s.tokens / s.sequence_split, width, element_bytes=s.element_bytes)
+            calls.append(Call("elementwise", work, share * framework.get(name, 0.0), "layer", "elementwise"))
+    return calls
+
+
+def _widths(layer: Layer, hidden: int, s: Sizes) -> list[tuple[str, Scalar]]:
+    """(kind of small passes, numbers per token that they move) of a layer."""
+    found: list[tuple[str, Scalar]] = []
+    mixer = layer.mixer
+    if isinstance(mixer, LatentAttention):
+        found.append(("latent_passes", 1.0 * ((mixer.q_lora_rank or 0) + mixer.kv_lora_rank + mixer.rope_dim)))
+        if mixer.index_heads:
+            found.append(("index_passes", 1.0 * mixer.index_heads * mixer.index_dim))
+    elif isinstance(mixer, LinearAttention):
+        found.append(("scan_passes", mixer.value_heads * mixer.value_dim / s.weight_split))
+    elif isinstance(mixer, StateSpace):
+        found.append(("scan_passes", mixer.inner / s.weight_split))
+    if isinstance(layer.ffn, Moe):
+        found.append(("expert_passes", 1.0 * hidden))
+    return found

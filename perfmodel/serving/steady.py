@@ -51,6 +51,7 @@ def closed_loop(
     first_token: Seconds = 0.0,
     polling: Scalar = 1.0,
     link: Seconds = 0.0,
+    gathered: Scalar = 1.0,
 ) -> Latency:
     r"""Latencies of ``batch`` requests that are replaced as soon as they finish.
 
@@ -63,7 +64,7 @@ def closed_loop(
     Parameters
     ----------
     pass_seconds : one decode pass of the batch [s].
-    prefill_seconds : prefill of one prompt through all stages [s].
+    prefill_seconds : prefill of the prompts of a pass through all stages [s].
     batch : requests that share the passes of one rank.
     output : output tokens of a request.
     stages : pipeline stages; a prefill holds one of them at a time.
@@ -74,6 +75,7 @@ def closed_loop(
     first_token : time to the first token outside passes [s].
     polling : passes between two looks at the queue.
     link : for which one request keeps a link busy that all share; requests leave no faster [s].
+    gathered : prompts of a pass.
 
     References
     ----------
@@ -86,8 +88,8 @@ def closed_loop(
     """
     own = prefill_seconds if own is None else own
     others = maximum(batch - 1.0, 0.0)
-    admitted = maximum(others * tokens_per_pass / output, 1.0)  # prompts in one pass, of those that begin together
-    stall = (prefill_seconds if stall is None else stall) / stages + request_overhead / admitted
+    admitted = maximum(others * tokens_per_pass / output, gathered)  # prompts in one pass, of those that begin together
+    stall = (prefill_seconds / gathered if stall is None else stall) / stages + request_overhead / admitted
     decode = pass_seconds / tokens_per_pass
     tpot = decode + others / output * stall
     if not is_nothing(link):
@@ -95,7 +97,7 @@ def closed_loop(
     busy = minimum(others * stall / (output * tpot + own), BUSIEST)
     wait = 0.5 * polling * pass_seconds + busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
     ttft = first_token + request_overhead + wait + own
-    each = prefill_seconds / stages + request_overhead
+    each = (prefill_seconds / stages + request_overhead) / gathered
     burst = first_token + 0.5 * (batch + 1.0) * each
     return Latency(ttft, tpot, ttft + (output - 1.0) * tpot, burst)
 
@@ -226,6 +228,7 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         first_token=framework.get("first_token", 0.0),
         polling=framework.get("polling", 1.0),
         link=passes.chunks.link,
+        gathered=passes.chunks.gathered,
     )
     return Replica(
         settled=s,

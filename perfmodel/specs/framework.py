@@ -131,6 +131,11 @@ class ServingConstants(Spec):
     """Host time per pass that the device waits for [s]."""
     host_per_sequence: Duration
     """Host time per sequence and pass: sampling, block tables, detokenising [s]."""
+    host_per_piece: Duration = fact(0.0, "0 s")
+    """Time that the process which answers clients spends on every piece of a stream, beside the device: detokenising,
+    sending [s]."""
+    piece_tokens: Count = fact(1.0, "1")
+    """Tokens that it sends together [1]."""
     launch_per_operation: Duration
     """Least time of one logical operation of a layer, replayed from a graph [s]."""
     request_overhead: Duration
@@ -172,6 +177,15 @@ class ServingConstants(Spec):
     """1 where prefill workers give the first token of a request, 0 where its first decode pass does [1]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
+    latent_passes: Count = fact(0.0, "1")
+    """Passes over the latents of an attention layer in kernels of their own, beyond those counted as operators: norms,
+    quantising, writing the cache [1]."""
+    index_passes: Count = fact(0.0, "1")
+    """The same for the indexer of sparse attention: its norm and rotation, quantising, choosing keys [1]."""
+    scan_passes: Count = fact(0.0, "1")
+    """The same for a layer with a recurrent state: splitting and reordering projections, gates, norms [1]."""
+    expert_passes: Count = fact(0.0, "1")
+    """The same for a layer with experts: choosing them, quantising, gating and adding shared experts [1]."""
     host_per_draft: Duration = fact(0.0, "0 s")
     """Host time per position that something drafts: preparing its inputs, sampling, a share of rejecting [s]."""
 
@@ -192,10 +206,11 @@ class _Described(Spec):
     """Name under which its kernels were measured; without one, plans use what the frameworks of a device share."""
     stand_in: str = ""
     """Name of kernels that stand for those of its own that were not measured on a device."""
-    covers: tuple[Literal["rotary", "residual", "quantise", "ungrouped"], ...] = ()
+    covers: tuple[Literal["rotary", "residual", "quantise", "ungrouped", "latents", "shared"], ...] = ()
     """Work that its kernels do besides: rotation inside measured attention; the residual addition inside norms; writing
     activations in the format of the next product inside the kernel in front of it; ``ungrouped``, reading a cached head
-    again for every query head that shares it."""
+    again for every query head that shares it; ``latents``, projecting onto the latents of queries and of keys in one
+    product; ``shared``, running shared experts of decode passes on a second stream, beside the routed ones."""
     all_reduce: str = ""
     """Library of all-reduces of its own, used where it is the quicker and ranks share device links."""
     sources: dict[str, str]

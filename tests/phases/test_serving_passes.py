@@ -9,6 +9,8 @@ import pytest
 
 from perfmodel.calibration.serving import Block, blocks, framework_of
 from perfmodel.calibration.serving_rows import ServingRow, read_row
+from perfmodel.calibration.serving_sources import model_of
+from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.serving.steady import closed_loop
 
 ROW = {
@@ -66,3 +68,59 @@ def test_requests_that_arrive_together_wait_for_half_of_the_prompts() -> None:
     assert many.burst == pytest.approx(few.burst * 17 / 9)
     assert few.ttft < many.ttft < many.burst
     assert closed_loop(0.01, 0.1, batch=8, output=1000, polling=20).ttft > few.ttft
+
+
+def sglang(launch: dict[str, float], **changes: str) -> Any:
+    """A replica of DeepSeek under SGLang with some constants changed."""
+    given = {"framework": "sglang", "model": "deepseek-ai/DeepSeek-V3", "tp_size": "8", "moe_tp_size": "8"}
+    return block(**{**given, **changes}).evaluate({**framework_of("sglang").constants, **launch})
+
+
+def test_prompts_gather_while_the_engine_does_not_look() -> None:
+    """Several prompts in one pass cost the others less than one by one, and each of them comes later."""
+    often, seldom = (sglang({"polling": n}, isl="256", concurrency="64") for n in (1.0, 30.0))
+    assert seldom.tpot < often.tpot
+    assert seldom.ttft > often.ttft
+    whole = sglang({"polling": 30.0, "chunk_tokens": 256.0}, isl="256", concurrency="64")
+    assert whole.tpot == pytest.approx(often.tpot)
+
+
+def test_a_pass_lasts_no_less_than_its_tokens_take_to_be_sent() -> None:
+    """One process answers all clients, beside the device: it limits many short streams, unless it sends in pieces."""
+    free, slow = (sglang({"host_per_piece": t}, concurrency="256") for t in (0.0, 1e-3))
+    assert slow.pass_seconds == pytest.approx(0.256)
+    assert sglang({"host_per_piece": 1e-3, "piece_tokens": 50.0}, concurrency="256").pass_seconds == free.pass_seconds
+
+
+def test_shared_experts_beside_routed_ones_cost_a_decode_pass_nothing() -> None:
+    """Two small products wait for memory while the routed experts read theirs; a model without any gains nothing."""
+    given = {"framework": "sglang", "tp_size": "8", "moe_tp_size": "8", "concurrency": "4"}
+    constants = framework_of("sglang").constants
+    gained = {}
+    for model in ("deepseek-ai/DeepSeek-V3", "Qwen/Qwen3-235B-A22B"):
+        beside = block(**{**given, "model": model})
+        main = replace(beside.machine.main, covers=beside.machine.main.covers - {"shared"})
+        machine = replace(beside.machine, main=main, engines={**beside.machine.engines, "main": main})
+        plain = replace(beside, machine=machine, situation=beside.situation._replace(machine=machine))
+        gained[model] = float((plain.evaluate(constants).pass_seconds - beside.evaluate(constants).pass_seconds)[0])
+    assert gained["deepseek-ai/DeepSeek-V3"] > 0.5e-3
+    assert gained["Qwen/Qwen3-235B-A22B"] == 0.0
+
+
+def test_small_kernels_add_up_by_layer() -> None:
+    """A kernel for every layer with experts adds its launch to every such layer, and nothing to models without any."""
+    base, more = (sglang({"expert_passes": n}, concurrency="4").pass_seconds for n in (0.0, 10.0))
+    assert 10 * 58 * 1e-6 < more - base < 10 * 58 * 6e-6
+    dense = {"model": "meta-llama/Llama-3.1-70B", "tp_size": "4"}
+    assert sglang({"expert_passes": 10.0}, **dense).pass_seconds == sglang({}, **dense).pass_seconds
+
+
+def test_projections_onto_latents_in_one_product() -> None:
+    """The same weights and arithmetic in one kernel less per layer."""
+    architecture = model_of({**ROW, "model": "deepseek-ai/DeepSeek-V3"})
+    sizes = Sizes(sequences=4.0, queries=1.0, context=4096.0, decode=True)
+    calls = {f: layer_calls(architecture, replace(sizes, fused_latents=f)) for f in (False, True)}
+    counted = {f: sum(c.share for c in own if c.work.operator == "gemm") for f, own in calls.items()}
+    flops = {f: sum(c.share * c.work.flops for c in own) for f, own in calls.items()}
+    assert counted[False] - counted[True] == pytest.approx(1.0)
+    assert flops[True] == pytest.approx(flops[False])
