@@ -206,5 +206,5 @@ def _impossible(setting: Setting, outcome: Outcome, elapsed: float) -> Answer:
         certificate=_certificate(setting, outcome, elapsed, None),
         assumptions=assumptions(setting, None),
         provenance=provenance(setting),
-        possible_with=what_would_do(setting),
+        possible_with=what_would_do(setting, outcome),
     )

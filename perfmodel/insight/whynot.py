@@ -89,14 +89,21 @@ def _saved(setting: Setting, x: Plan) -> str:
     return ""
 
 
-def what_would_do(setting: Setting) -> tuple[str, ...]:
-    """Changes of the question that make an impossible plan possible, each tried by a search of its own."""
+def what_would_do(setting: Setting, outcome: Outcome) -> tuple[str, ...]:
+    """Changes of the question that make an impossible plan possible, each tried by a search of its own.
+
+    Where no plan is even well formed (``outcome``), what is pinned contradicts itself: each pin is dropped in turn.
+    """
     question = setting.question
     tried: list[tuple[str, Any]] = []
     if question.devices is not None and question.devices < setting.machine.devices:
         tried.append(("more devices: --devices", replace(question, devices=None, pinned=_without(question.pinned))))
     if (question.max_quality_loss or 0.0) < 1.0:
         tried.append((FEWER_BITS, replace(question, max_quality_loss=1.0)))
+    pins = question.common_pins if not outcome.closest else {}
+    tried += [
+        (f"without --pin {n}={v}", replace(question, pinned=_without(question.pinned, n))) for n, v in pins.items()
+    ]
     asked = [(words, other, setting.workload) for words, other in tried]
     if setting.workload.kind == "serving" and any(v for _, v in setting.workload.slo):
         asked.append(("no latency limits", question, revise(setting.workload, dict.fromkeys(LIMITS))))
@@ -106,10 +113,10 @@ def what_would_do(setting: Setting) -> tuple[str, ...]:
             retry = make_setting(setting.model, setting.system, workload, setting.framework, other)
         except PerfmodelError:
             continue
-        outcome = _least_loss(setting, retry) if words == FEWER_BITS else search(retry.space, retry.problem)
-        placed_exactly(retry.problem, retry.space, outcome)
-        if outcome.best:
-            found.append(_offer(words, retry, outcome))
+        again = _least_loss(setting, retry) if words == FEWER_BITS else search(retry.space, retry.problem)
+        placed_exactly(retry.problem, retry.space, again)
+        if again.best:
+            found.append(_offer(words, retry, again))
     return tuple(found)
 
 
@@ -149,8 +156,8 @@ def _unlimited(words: str, retry: Setting, outcome: Outcome) -> str:
     return f"{words}: TTFT {ttft} and TPOT {tpot} at best{', ' if plan.summary else ''}{', '.join(plan.summary)}"
 
 
-def _without(pinned: Any) -> dict[str, Any]:
-    return {n: v for n, v in (pinned or {}).items() if n != "devices"}
+def _without(pinned: Any, name: str = "devices") -> dict[str, Any]:
+    return {n: v for n, v in (pinned or {}).items() if n != name}
 
 
 def _offer(words: str, retry: Setting, outcome: Outcome) -> str:
@@ -159,6 +166,8 @@ def _offer(words: str, retry: Setting, outcome: Outcome) -> str:
     if words.startswith("no latency"):
         return _unlimited(words, retry, outcome)
     plan = evaluate_plan(retry.problem, outcome.best[0].plan)
+    if words.startswith("without"):
+        return f"{words}: {', '.join(plan.summary) or 'one device, no parallelism'}"
     loss = "unknown" if plan.quality is None else f"{plan.quality:.1%}"
     budget = math.ceil(1e3 * (plan.quality or 0.0)) / 1e3
     return f"{words} {budget:.3f} (published loss {loss}): {', '.join(plan.summary)}"

@@ -87,7 +87,9 @@ def _answer(view: View, found: Answer) -> list[str]:
         text += ["", f"**{verdict.impossible(view, found)}**"]
         for nearest in found.rejected[:1]:
             text += ["", "Nearest: " + verdict.rejected_sentence(view, nearest)]
-            text += ["", "Possible by", "", *(f"- {w}" for w in verdict.remedies(view, found))]
+        ways = verdict.remedies(view, found)
+        text += ["", "Possible by", "", *(f"- {w}" for w in ways)] if ways else []
+        for nearest in found.rejected[:1]:
             text += _details(view, nearest.plan)
     else:
         said = verdict.verdict(view, found.best)

@@ -256,8 +256,8 @@ def _impossible(page: Page, view: View, found: Answer) -> list[Line]:
         nearest = found.rejected[0]
         lines += page.block("nearest", verdict.rejected_sentence(view, nearest))
         lines += _memory(page, view, nearest.plan)
-        lines += page.block("possible by", verdict.remedies(view, found))
-        lines += page.block("also fail", [verdict.rejected_sentence(view, r) for r in found.rejected[1:]])
+    lines += page.block("possible by", verdict.remedies(view, found))
+    lines += page.block("also fail", [verdict.rejected_sentence(view, r) for r in found.rejected[1:]])
     lines += page.block("search", verdict.search_sentence(found))
     return [*lines, *_assumed(page, found)]
 

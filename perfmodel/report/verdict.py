@@ -287,14 +287,26 @@ def impossible(view: View, found: Answer) -> str:
     apart = " with prefill and decode apart" if view.request.question.pools == "apart" else ""
     text = f"No plan{apart} is possible on {devices_text(view, _most_devices(view))} for {view.workload.name}"
     if not found.rejected:
-        return text + ": none of the plans meets its constraints."
+        return f"{text}: {_all_misshapen(found)}."
     nearest = found.rejected[0]
     return f"{text}. The nearest plan breaks " + " and ".join(excess(view, r) for r in _all_broken(nearest)) + "."
 
 
+def _all_misshapen(found: Answer) -> str:
+    """What no plan can be, where counts and shares never come out whole."""
+    plans, counts = found.certificate.candidates, found.certificate.rejected
+    every = [name for name, count in counts.items() if count >= plans]
+    if every:
+        return f"every plan breaks `{'` and `'.join(every)}`"
+    return "no plan meets all of " + ", ".join(f"`{name}`" for name in counts) if counts else "there are none"
+
+
 def remedies(view: View, answer: Answer) -> list[str]:
     """Flags that would make a plan possible: those that were tried, then all that the nearest plan lacks."""
-    ways, nearest = [spaced(text) for text in answer.possible_with], answer.rejected[0]
+    ways = [spaced(text) for text in answer.possible_with]
+    if not answer.rejected:
+        return ways
+    nearest = answer.rejected[0]
     broken = _all_broken(nearest)
     needed = [_remedy(view, found) for found in broken]
     service = any(found.constraint == "machine size" for found in broken)

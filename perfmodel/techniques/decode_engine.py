@@ -25,7 +25,10 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
     The host is one of them where the devices have no room for the model, or where it was asked for.
     """
     left = {"main"} if lacks_room(situation) or NAME in situation.excused else {"main", "host"}
-    others = [n for n, e in situation.machine.engines.items() if n not in left and "decode_attention" in e.runs]
+    others = [
+        name for name, engine in situation.machine.engines.items()
+        if name not in left and "decode_attention" in engine.runs and engine.multiplies("bf16")
+    ]  # fmt: skip
     return (
         Axis.of("attention_engine", ["main", *others], structural=True),
         Axis.of("sub_batches", [1.0, 2.0] if others else [1.0]),

@@ -83,3 +83,12 @@ def test_what_is_said_to_make_a_plan_possible_does() -> None:
     after = asked(*question, "--set-workload", limit, "--set", memory)
     assert "after" in after
     assert "No plan is possible" not in after.partition("With the change")[2]
+
+
+@pytest.mark.parametrize("command", ["plan", "compare"])
+def test_shares_that_add_up_to_more_than_a_whole_say_so_and_which_pin_to_drop(command: str) -> None:
+    pins = ("offload=streamed", "weights_at_host=0.7", "weights_at_storage=0.7")
+    flags = [part for pin in pins for part in ("--pin", pin)]
+    text = " ".join(asked(command, "-m", "llama-2-70b", "--hw", "desktop-4090", "-w", "batch", *flags).split())
+    assert "every plan breaks `weights in one place`" in text
+    assert "without --pin weights_at_host=0.7: " in text
