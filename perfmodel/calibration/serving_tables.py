@@ -120,7 +120,9 @@ def published_row(line: int, row: Row) -> ServingRow:
     if tpot:
         alone = {**row, "isl": row.get("isl") or SHORT[0], "osl": row.get("osl") or SHORT[1]}
         return _row(line, alone, "static", plan, {"tpot": tpot})
-    return _row(line, row, "offline" if "offline" in mode else "static", plan, {"throughput": rate} if rate else {})
+    known = harness_of(row) if "offline" in mode else None
+    found = _row(line, row, "offline" if "offline" in mode else "static", plan, {"throughput": rate} if rate else {})
+    return replace(found, requests=queued(row), running=known.running) if known else found
 
 
 SHORT = ("4", "200")
