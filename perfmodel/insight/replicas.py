@@ -155,6 +155,8 @@ def side_of(setting: Setting, x: Plan, options: Options, longest: int | None) ->
     tables = tabulate(
         model, sequences=rules.max_sequences, tokens=min(rules.token_budget, whole), context=whole,
         gain=float(model.tokens_per_pass), verify=round(float(model.verify_tokens)),
+        above=model.above if model.ends_early else None, again=model.again if model.prompt_passes > 1 else None,
+        pieces=model.pieces,
     )  # fmt: skip
     return Side(setting, options, tables, cache, loaded, whole)
 
@@ -170,9 +172,9 @@ def iteration_of(problem: ServingProblem, x: Plan) -> Iteration:
     model = Iteration(
         x, problem.techniques, problem.situation, problem.machine, problem.network, problem.framework
     )  # fmt: skip
-    if not model.prompts_pass_once:
+    if model.fetches:
         raise SpecError(
-            "prompts that pass some of the layers, several times, in pieces or from a store are not simulated yet",
+            "prompts whose keys and values come from a store are planned, not simulated",
             field="--pin", found=f"{problem.situation.architecture.family} {_columns(x)}",
         )  # fmt: skip
     return model

@@ -152,7 +152,8 @@ def _result(
 ) -> Simulated:
     totals = run.totals
     if not totals.ended:
-        found = f"{run.skipped.too_long} too long, {run.skipped.empty} empty"
+        limit = f"longer than the {run.longest:,} tokens that the model or the cache allows"
+        found = f"{run.skipped.too_long} {limit}, {run.skipped.empty} without a prompt or an output"
         raise SpecError("no request could be answered", found=found)
     latencies = {n: s for n in ("ttft", "tpot", "e2e") if (s := spread(getattr(totals, n))) is not None}
     gaps = {"mean": totals.gaps.mean, **{f"p{p}": totals.gaps.percentile(p) for p in (50, 90, 99)}}

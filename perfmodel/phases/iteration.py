@@ -13,7 +13,7 @@ from perfmodel.elementwise import Scalar
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.operators.layers import Sizes, layer_calls
-from perfmodel.phases.compose import add_up
+from perfmodel.phases.compose import Slot, add_up
 from perfmodel.phases.emit import call_terms, divided, uncovered
 from perfmodel.phases.host import host_of, sending_of
 from perfmodel.phases.serving import mixes_tokens, pass_sizes, pass_terms, pass_tree, settle_pass
@@ -61,11 +61,42 @@ class Iteration:
         return declare(self.techniques, self.x, self.situation)[1]
 
     @property
-    def prompts_pass_once(self) -> bool:
-        """Whether prompts pass every layer, once, whole, and nothing of them is fetched."""
-        s = self._settled(1.0, 1.0, context=1.0, decode=True)
-        once = s.architecture.prompt_layers is None and s.architecture.prompt_passes == 1
-        return once and not s.layout.kv_fetched and not s.layout.pieces_apart
+    def fetches(self) -> bool:
+        """Whether keys and values of prompts come from a store."""
+        return bool(self._layout.kv_fetched)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether prompts pass the lower layers only."""
+        return self._settled(1.0, 1.0, context=1.0, decode=True).architecture.prompt_layers is not None
+
+    @property
+    def prompt_passes(self) -> int:
+        """Times that a prompt passes the layers."""
+        return self._settled(1.0, 1.0, context=1.0, decode=True).architecture.prompt_passes
+
+    @property
+    def pieces(self) -> tuple[float, float]:
+        """Share of a prompt that is pieces which attend within themselves, and their number."""
+        workload = self.situation.workload
+        if not self._layout.pieces_apart:
+            return 0.0, 1.0
+        return workload.reused / workload.prompt, float(workload.pieces)
+
+    def above(self, sequences: Scalar, context: Scalar) -> Seconds:
+        """What decoding takes in the layers that prompts do not pass [s]."""
+        s = self._settled(sequences, sequences, context=context, decode=True)
+        lower = self._settled(1.0, 1.0, queries=1.0, context=1.0, decode=False).layers
+        layer = Slot(tuple(t for t in self._terms(s) if t.slot == "layer"), items=s.layout.sub_batches)
+        return (s.layers - lower) * layer.elapsed()
+
+    def again(self, tokens: Scalar, mixers: Seconds) -> Seconds:
+        """What passes of chunks of so many tokens take in the layers after the first of several [s]."""
+        s = self._settled(1.0, 1.0, queries=tokens, context=tokens, decode=False)
+        terms = pass_terms(s, self.machine, self.framework, rows=1.0, mixers=False)
+        terms += [Term("attention", "layer", "main", mixers), *self._added(s)]
+        layer = Slot(tuple(t for t in terms if t.slot == "layer"))
+        return (s.architecture.prompt_passes - 1.0) * s.layers * layer.elapsed()
 
     def decode(self, sequences: Scalar, context: Scalar) -> Seconds:
         """An iteration that only decodes [s]; ``context`` is the mean over the sequences, new token included."""

@@ -224,7 +224,7 @@ class Replica:
         tokens, pairs = 0, 0.0
         for request, size in chunks:
             tokens += size
-            pairs += size * (request.computed + 0.5 * size)
+            pairs += self.tables.pairs(request.prompt, request.computed, size)
             request.computed += size
         mean = self.context / decoding + 1.0 if decoding else 1.0
         seconds = self.tables.mixed_seconds(decoding, mean, tokens, pairs, len(chunks))

@@ -8,7 +8,8 @@ attention (proportional to tokens and keys) is but for its fixed costs.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
@@ -63,6 +64,9 @@ class IterationTables:
     sampled : what ``n`` sampled sequences add to that [s].
     gain : tokens that a decoding sequence gains per iteration, on average.
     verify : its tokens that an iteration computes.
+    above : ``above[b][i]`` of b sequences at ``contexts[i]`` in layers that chunks do not pass, if there are any [s].
+    again : ``again[j][i]`` of ``tokens[j]`` tokens and ``mixers[i]`` in further passes of chunks, if there are any [s].
+    pieces : share of a prompt that is pieces which attend within themselves, and their number.
     """
 
     contexts: list[float]
@@ -76,6 +80,17 @@ class IterationTables:
     sampled: list[float]
     gain: float = 1.0
     verify: int = 1
+    above: list[list[float]] = field(default_factory=list)
+    again: list[list[float]] = field(default_factory=list)
+    pieces: tuple[float, float] = (0.0, 1.0)
+
+    def pairs(self, prompt: int, begin: int, size: int) -> float:
+        """Keys that a chunk of ``size`` tokens from ``begin`` on sees, summed over its tokens."""
+        share, number = self.pieces
+        edge = share * prompt
+        apart = max(min(begin + size, edge) - begin, 0.0)
+        whole = size - apart
+        return apart * 0.5 * edge / number + whole * (begin + apart + 0.5 * whole)
 
     def decode_seconds(self, sequences: int, context: float) -> float:
         """An iteration that only decodes [s]."""
@@ -99,19 +114,28 @@ class IterationTables:
         chunks : number of chunks.
         """
         each = pairs / tokens
-        mixers = _plane(self.tokens, self.chunk_mixers, self._place(tokens), tokens, self.keys, each)
+        own = mixers = _plane(self.tokens, self.chunk_mixers, self._place(tokens), tokens, self.keys, each)
         if sequences:
             knots, row = self.contexts, self.decode_mixers[sequences]
             i = min(max(bisect_right(knots, context) - 1, 0), len(knots) - 2)
-            mixers += row[i] + (row[i + 1] - row[i]) * (context - knots[i]) / (knots[i + 1] - knots[i])
+            mixers += _between(knots, row, i, context)
+        more = _between(knots, self.above[sequences], i, context) if sequences and self.above else 0.0
+        if self.again:
+            more += _plane(self.tokens, self.again, self._place(tokens), tokens, self.mixers, own)
         total = tokens + sequences * self.verify
         rows = min(chunks + sequences, len(self.sampled) - 1)
-        return _plane(self.tokens, self.mixed, self._place(total), total, self.mixers, mixers) + self.sampled[rows]
+        first = _plane(self.tokens, self.mixed, self._place(total), total, self.mixers, mixers)
+        return first + self.sampled[rows] + more
 
     def _place(self, tokens: int) -> int:
         """Index of the last knot of the tokens at or below, but for the last."""
         j = tokens - 1 if tokens <= EXACT else EXACT - 1 + (tokens - EXACT) // STRIDE
         return min(j, len(self.tokens) - 2)
+
+
+def _between(knots: list[float], row: list[float], i: int, x: float) -> float:
+    """Linear between the knots ``i`` and ``i + 1``."""
+    return row[i] + (row[i + 1] - row[i]) * (x - knots[i]) / (knots[i + 1] - knots[i])
 
 
 def _plane(xs: list[float], table: list[list[float]], j: int, x: float, ys: list[float], y: float) -> float:
@@ -128,8 +152,10 @@ def _plane(xs: list[float], table: list[list[float]], j: int, x: float, ys: list
 
 
 def tabulate(
-    model: IterationModel, *, sequences: int, tokens: int, context: int, gain: float = 1.0, verify: int = 1
-) -> IterationTables:
+    model: IterationModel, *, sequences: int, tokens: int, context: int, gain: float = 1.0, verify: int = 1,
+    above: Callable[..., Seconds] | None = None, again: Callable[..., Seconds] | None = None,
+    pieces: tuple[float, float] = (0.0, 1.0),
+) -> IterationTables:  # fmt: skip
     """Tabulate an iteration model.
 
     Parameters
@@ -139,6 +165,8 @@ def tabulate(
     tokens : most new tokens of an iteration.
     context : longest context.
     gain, verify : tokens that a decoding sequence gains and computes per iteration.
+    above, again : times of layers that chunks do not pass and of their further passes, where there are any.
+    pieces : as in :class:`IterationTables`.
     """
     top = max(float(context), 4.0 * LEAST_CONTEXT)
     contexts = np.geomspace(LEAST_CONTEXT, top, int(np.ceil(np.log2(top / LEAST_CONTEXT) * PER_DOUBLING)) + 1)
@@ -160,9 +188,12 @@ def tabulate(
     rows = np.arange(0.0, sequences + 65.0)
     several = np.asarray(model.mixed(np.full(rows.size, news[-1]), np.maximum(rows, 1.0), np.zeros(rows.size)))
     blank: list[list[float]] = [[0.0] * contexts.size]
+    upper = [] if above is None else blank + _rows(above(b, c), batch, contexts).tolist()
+    further = [] if again is None else _rows(again(t, m), news, mixers).tolist()
     return IterationTables(
         contexts.tolist(), blank + decode.tolist(), blank + decode_mixers.tolist(), news.tolist(), keys.tolist(),
         chunk_mixers.tolist(), mixers.tolist(), mixed.tolist(), (several - several[1]).tolist(), gain, verify,
+        upper, further, pieces,
     )  # fmt: skip
 
 

@@ -8,15 +8,18 @@ import pytest
 from planning import model, neutral, setting
 
 from perfmodel.errors import SpecError
-from perfmodel.insight.replicas import iteration_of
+from perfmodel.insight.replicas import Options
+from perfmodel.insight.simulation import simulate
+from perfmodel.serving.arrivals import Synthetic
+from perfmodel.serving.schedulers import choose_scheduler
 from perfmodel.specs.sharing import PATTERNS, attention_layers, leading_layers, map_of, share_keys
 
 TINY = "tinyllama-1.1b"
 
 
-def served(*maps: str, name: str = TINY) -> Any:
-    lengths = {"prompt": 1024, "output": 512}
-    return setting(name, "a100-80gb-sxm", "batch", use=("cross_layer_kv=" + ",".join(maps),), changes=lengths)
+def served(*maps: str, name: str = TINY, **options: Any) -> Any:
+    lengths, use = {"prompt": 1024, "output": 512}, ("cross_layer_kv=" + ",".join(maps),)
+    return setting(name, "a100-80gb-sxm", "batch", use=use, changes=lengths, **options)
 
 
 @pytest.mark.parametrize(("text", "stored"), [("cla-2", 11), ("cla-3", 8), ("yoco", 2), ("lckv", 3), ("0x22", 1)])
@@ -93,8 +96,14 @@ def test_what_is_no_map_is_refused(text: str) -> None:
         map_of(text, 22)
 
 
-def test_prompts_that_pass_twice_are_not_simulated() -> None:
-    found = served("lckv", "cla-2")
-    with pytest.raises(SpecError, match="not simulated yet"):
-        iteration_of(found.problem, neutral(found, cross_layer_kv="lckv"))
-    iteration_of(found.problem, neutral(found, cross_layer_kv="cla-2"))
+@pytest.mark.parametrize("kind", ["none", "cla-2", "yoco", "lckv"])
+def test_a_lone_simulated_request_takes_what_the_plan_says(kind: str) -> None:
+    """Prompts that pass half of the layers, or all of them seven times, beside decodes that pass all once."""
+    found = served("cla-2", "yoco", "lckv", framework="bare")
+    x = neutral(found, batch=1, cross_layer_kv=kind)
+    work, plan = found.problem.situation.workload, found.problem.evaluate(x)
+    load = Synthetic(1e-3, work.prompt, work.output, 12, variation=0.0)
+    options = Options(choose_scheduler("vllm", max_sequences=8, token_budget=work.prompt + 8), prefix_cache=False)
+    run = simulate(found, x, load, options)
+    assert run.latencies["tpot"].mean == pytest.approx(float(plan.pass_seconds), rel=0.01)
+    assert run.latencies["ttft"].mean == pytest.approx(float(plan.prefill.elapsed()), rel=0.05)

@@ -8,9 +8,13 @@ import pytest
 from planning import neutral, setting
 
 from perfmodel.errors import SpecError
+from perfmodel.insight.replicas import Options
+from perfmodel.insight.simulation import simulate
 from perfmodel.operators.attention import attention_pairs
 from perfmodel.operators.layers import layer_calls
 from perfmodel.phases.serving import settle_passes
+from perfmodel.serving.arrivals import Synthetic
+from perfmodel.serving.schedulers import choose_scheduler
 
 LENGTHS = {"prompt": 8192, "output": 64, "reused": 7680, "slo": None}
 
@@ -127,3 +131,18 @@ def test_without_reused_text_there_is_no_choice() -> None:
 def test_reused_text_is_part_of_the_prompt(changes: dict[str, int]) -> None:
     with pytest.raises(SpecError, match=r"reused|pieces"):
         served(changes=changes)
+
+
+def test_a_simulated_prompt_of_pieces_takes_what_the_plan_says() -> None:
+    found = served(pieces=15, framework="bare", changes={"prompt": 8000, "reused": 7500})
+    work = found.problem.situation.workload
+    load = Synthetic(1e-3, work.prompt, work.output, 12, variation=0.0)
+    options = Options(choose_scheduler("vllm", max_sequences=8, token_budget=work.prompt + 8), prefix_cache=False)
+    seen = {}
+    for apart in (0, 1):
+        x = neutral(found, batch=1, block_attention=apart)
+        seen[apart] = simulate(found, x, load, options).latencies["ttft"].mean
+        assert seen[apart] == pytest.approx(prompt_seconds(found, block_attention=apart), rel=0.05)
+    assert seen[1] < 0.95 * seen[0]
+    with pytest.raises(SpecError, match="from a store"):
+        simulate(found, neutral(found, batch=1, block_attention=1, kv_source="host"), load, options)
