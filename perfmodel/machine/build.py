@@ -45,7 +45,7 @@ class Machine:
     behind : memory of the device behind the one that holds weights and cache, ``None`` where there is none.
     file_read, file_write : shared storage: bandwidth of the machine, and of one device [B/s].
     failures : rates and repair times.
-    node_power : power of a node beside its main engines, per device [W].
+    node_power : power of a node beside its main engines, per device: engines beside them at rest included [W].
     provisioned : power that the facility provides for a main engine: its limit, whatever cap is set [W].
     price : per device and second: the rental, else that of owning it, ``None`` where unknown [USD/s].
     family : of the main engine's device.
@@ -272,7 +272,8 @@ def build_machine(
         share = node.host.count / per_node
         host = build_engine("host", system.host, system.class_constants, count=share, link=host_link, tier="host")
         memory = MemoryLevel("host", node.host.memory.value / per_node, node.host.bandwidth.value / per_node)
-        engines["host"] = Engine(**{**vars(host), "memories": (*host.memories[:-1], memory)})
+        draw = Draw() if node.power_overhead else host.draw  # the power of a node beside its devices counts the host
+        engines["host"] = replace(host, memories=(*host.memories[:-1], memory), draw=draw)
         tiers["host"] = memory.capacity
     if node.storage:
         tiers["storage"] = node.storage.capacity.value / per_node
@@ -292,7 +293,8 @@ def build_machine(
         file_write=_shared(cluster, "write"),
         failures=_failures(cluster),
         provisioned=system.accelerator.power.limit.value if system.accelerator.power else 0.0,
-        node_power=node.power_overhead.value / per_node if node.power_overhead else 0.0,
+        node_power=(node.power_overhead.value / per_node if node.power_overhead else 0.0)
+        + sum(engine.draw.idle for name, engine in engines.items() if name != "main"),
         price=price_of(system).per_second,
         pue=_value(cluster.pue) or 1.0,
         carbon=_value(cluster.carbon),

@@ -19,11 +19,15 @@ __all__ = ["Draw", "Shares", "Use", "average_power", "clock_under_cap"]
 
 
 class Use(NamedTuple):
-    """Seconds for which the parts of a device would be busy at the full rate that kernels reach [s]."""
+    """Seconds for which the parts of a device would be busy at the full rate that kernels reach [s].
+
+    ``engines`` is what engines beside the device draw meanwhile, above idle [J].
+    """
 
     compute: Seconds = 0.0
     memory: Seconds = 0.0
     network: Seconds = 0.0
+    engines: Scalar = 0.0
 
     def scaled(self, factor: Scalar) -> Use:
         """All times multiplied by ``factor``."""
@@ -53,19 +57,22 @@ class Shares(NamedTuple):
     compute: Watts
     memory: Watts
     network: Watts
+    engines: Watts = 0.0
+    """Engines beside the device that work for it."""
 
     @property
     def total(self) -> Watts:
         """All of it [W]."""
-        return self.idle + self.active + self.compute + self.memory + self.network
+        return self.idle + self.active + self.compute + self.memory + self.network + self.engines
 
 
 def average_power(draw: Draw, use: Use, seconds: Seconds) -> Shares:
-    """Average power of a device that is used so much within ``seconds``; no more than its limit [W]."""
+    """Average power of a device that is used so much within ``seconds``; its own no more than its limit [W]."""
     parts = (draw.compute * use.compute, draw.memory * use.memory, draw.network * use.network)
     dynamic = (parts[0] + parts[1] + parts[2]) / seconds
     fits = minimum(1.0, (draw.limit - draw.active) / maximum(dynamic, 1e-30))
-    return Shares(draw.idle, draw.active - draw.idle, *(part / seconds * fits for part in parts))
+    compute, memory, network = (part / seconds * fits for part in parts)
+    return Shares(draw.idle, draw.active - draw.idle, compute, memory, network, use.engines / seconds)
 
 
 def clock_under_cap(cap: Watts, idle: Watts, uncapped: Watts, exponent: Scalar) -> Fraction:

@@ -67,9 +67,10 @@ def add_up(values: Sequence[Scalar]) -> Scalar:
 
 
 def _use_of(terms: Sequence[Term]) -> Use:
-    """Seconds for which terms keep compute units, memory and links busy [s]."""
+    """Seconds for which terms keep compute units, memory and links busy [s], and what other engines draw [J]."""
     links = add_up([t.seconds for t in terms if t.resource == "network"])
-    return Use(add_up([t.compute for t in terms]), add_up([t.memory for t in terms]), links)
+    compute, memory, joules = (add_up([getattr(t, part) for t in terms]) for part in ("compute", "memory", "joules"))
+    return Use(compute, memory, links, joules)
 
 
 @dataclass(frozen=True)

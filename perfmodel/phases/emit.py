@@ -127,6 +127,7 @@ def _term(call: Call, engine: Engine, slot: str, times: Scalar, share: Scalar, k
         core=call.region == "attention core",
         compute=kernel.compute * times if main else 0.0,
         memory=kernel.memory * times if main else 0.0,
+        joules=0.0 if main else kernel.seconds * times * (engine.draw.limit - engine.draw.idle),
         of_weights=call.of_weights,
     )
 
@@ -138,6 +139,7 @@ def _side_by_side(here: Term, there: Term, engine: Engine) -> Term:
         name=f"{here.name} shared with {engine.name}",
         seconds=joined(here.seconds, there.seconds),
         bound=joined(here.bound, there.bound),
+        joules=there.joules,
     )
 
 
@@ -166,6 +168,7 @@ def _scaled(term: Term, share: Scalar) -> Term:
         bound=term.bound * share,
         compute=term.compute * share,
         memory=term.memory * share,
+        joules=term.joules * share,
     )
 
 
@@ -179,16 +182,18 @@ def gathered(
     ----------
     terms : of distinct sizes.
     expand : from distinct sizes to the mesh.
-    power : keep how busy compute units and memory are, too.
+    power : keep how busy compute units and memory are and what other engines draw, too.
     split : keep weight gradients apart from the rest of the backward pass.
     bounds : keep lower bounds, too.
     """
     sums: dict[Term, list[Term]] = {}
     for term in terms:
         of_weights = split and term.of_weights
-        kind = term._replace(name="", seconds=0.0, bound=0.0, compute=0.0, memory=0.0, of_weights=of_weights)
+        kind = term._replace(
+            name="", seconds=0.0, bound=0.0, compute=0.0, memory=0.0, joules=0.0, of_weights=of_weights
+        )
         sums.setdefault(kind, []).append(term)
-    fields = ("seconds", *(("compute", "memory") if power else ()), *(("bound",) if bounds else ()))
+    fields = ("seconds", *(("compute", "memory", "joules") if power else ()), *(("bound",) if bounds else ()))
     return [
         kind._replace(**{f: expand(add_up([getattr(t, f) for t in alike])) for f in fields})
         for kind, alike in sums.items()

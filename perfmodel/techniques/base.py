@@ -39,6 +39,7 @@ class Term(NamedTuple):
     replayed : recomputation repeats it.
     every, window : paid once per ``every`` steps (sync, outer), hidden behind ``window`` of them (outer slot).
     bound : seconds below which no implementation gets [s].
+    joules : what an engine beside the main one draws above idle while it runs this [J].
     compute, memory : seconds for which compute units and main memory would be busy at full rate [s].
     """
 
@@ -56,6 +57,7 @@ class Term(NamedTuple):
     """Part of the attention core, which selective recomputation replays on its own."""
     compute: Seconds = 0.0
     memory: Seconds = 0.0
+    joules: Scalar = 0.0
     of_weights: bool = False
     """A weight gradient, which no other pass waits for."""
 

@@ -195,9 +195,10 @@ def _term(
     launch = (s.framework or {}).get("launch_per_operation", 0.0)
     operations = sum(c.share for c in calls if c.component != "elementwise")
     here = scale if engine.name == "main" else 0.0
+    there = scale * (engine.draw.limit - engine.draw.idle) if engine.name != "main" else 0.0
     return Term(
         "draft", slot, engine.tier, maximum(seconds, launch * operations) * scale, core=core,
-        compute=compute * here, memory=memory * here,
+        compute=compute * here, memory=memory * here, joules=seconds * there,
     )  # fmt: skip
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from planning import neutral, setting
 
 import perfmodel
 from perfmodel.errors import SpecError
 from perfmodel.machine.power import Draw, Use, average_power, clock_under_cap
+from perfmodel.phases.memo import Memo
+from perfmodel.solver.evaluate import evaluate_plan
 
 DRAW = Draw(idle=70.0, active=210.0, compute=490.0, memory=440.0, network=28.0, limit=700.0)
 
@@ -86,3 +91,23 @@ def test_a_fleet_of_replicas_needs_less_than_its_peaks() -> None:
         return float(found.plan.metrics["power_headroom"])
 
     assert 0.0 <= room(1.0) < room(500.0) <= room(5000.0)
+
+
+def test_an_engine_beside_the_device_draws_while_it_works() -> None:
+    """Per device: no more than the limit of the engine, and that for the share of the time in which it attends."""
+    found = setting("llama-2-13b", "npu-pim", "batch")
+    x = neutral(found, tp=8.0, batch=64.0, attention_engine="pim")
+    engines = found.machine.engines
+    silent = {**engines, "pim": replace(engines["pim"], draw=Draw())}
+    quiet = replace(found.problem, machine=replace(found.machine, engines=silent), memo=Memo())
+    drawn = []
+    for problem in (found.problem, quiet):
+        m = evaluate_plan(problem, x).metrics
+        drawn.append(
+            float(m["joules_per_output_token"] or 0.0) * float(m["output_tokens_per_second_per_device"] or 0.0)
+        )
+    plan = evaluate_plan(found.problem, x)
+    attention = next(r for r in plan.terms if r.resource == "pim hbm")
+    share = attention.seconds / plan.metrics["tpot_seconds"]
+    assert drawn[0] - drawn[1] == pytest.approx(60.0 * share, rel=0.02)
+    assert 0.0 < share < 1.0
