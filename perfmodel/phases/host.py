@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from perfmodel.elementwise import Scalar
+from perfmodel.elementwise import Scalar, where
+from perfmodel.operators.layers import layer_calls
+from perfmodel.operators.sums import sums_per_layer
+from perfmodel.techniques.base import Term
 from perfmodel.techniques.settled import Settled
 from perfmodel.units import Seconds
 
-__all__ = ["host_of", "sending_of"]
+__all__ = ["host_of", "launches", "sending_of"]
 
 
 def host_of(framework: Mapping[str, float], stages: Scalar, sequences: Scalar) -> Seconds:
@@ -33,3 +36,12 @@ def sending_of(framework: Mapping[str, float], s: Settled) -> Seconds:
     """
     tokens = s.batch * s.layout.tokens_per_pass
     return framework.get("host_per_piece", 0.0) * tokens / framework.get("piece_tokens", 1.0)
+
+
+def launches(s: Settled, framework: Mapping[str, float]) -> Term:
+    """Least time of the logical operations of a layer, sums among tensor ranks included, beside what they launch."""
+    calls = layer_calls(s.architecture, s.sizes)
+    operations = sum(c.share for c in calls if c.component != "elementwise") + 2.0
+    operations = operations + where(s.sizes.weight_split > 1.0, sums_per_layer(s.architecture), 0.0)
+    launch = framework.get("launch_per_operation", 0.0) * operations
+    return Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True)

@@ -17,7 +17,7 @@ from perfmodel.operators.state import layer_parameters
 from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_gathered, prompts_held
 from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
 from perfmodel.phases.emit import Known, call_terms, divided, gathered, uncovered
-from perfmodel.phases.host import host_of, sending_of
+from perfmodel.phases.host import host_of, launches, sending_of
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import cached_per_sequence, layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
@@ -221,16 +221,8 @@ def pass_terms(
     terms = call_terms(kept, "layer", machine, streams=streams, placed=placed, known=known)
     terms += call_terms(embedding_calls(s.architecture, s.sizes), "embed", machine, known=known)
     terms += call_terms(head, "head", machine, known=known)
-    terms.append(_launches(s, framework))
+    terms.append(launches(s, framework))
     return terms
-
-
-def _launches(s: Settled, framework: Mapping[str, float]) -> Term:
-    """Least time of the logical operations of a layer, beside the work that they launch."""
-    calls = layer_calls(s.architecture, s.sizes)
-    operations = sum(c.share for c in calls if c.component != "elementwise") + 2.0
-    launch = framework.get("launch_per_operation", 0.0) * operations
-    return Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True)
 
 
 def mixes_tokens(call: Call) -> bool:

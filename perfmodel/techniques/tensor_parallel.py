@@ -10,6 +10,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.network.bounds import all_reduce_bound
 from perfmodel.network.collectives import all_gather, all_reduce
 from perfmodel.network.topology import Dim, Group, Network
+from perfmodel.operators.sums import sums_per_layer
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -44,16 +45,6 @@ def layout(x: Plan, situation: Situation) -> Mapping[str, Any]:
     """Whether the activations between matrices stay whole on every rank."""
     del situation
     return {"activations_whole": 1.0 - x.sequence_parallel}
-
-
-def sums_per_layer(architecture: Architecture) -> float:
-    """Points of an average layer at which partial sums are added: after the mixer and after the feed-forward."""
-    total = 0.0
-    for run in architecture.runs:
-        layer = run.layer
-        parts = 1 if layer.parallel else sum(p is not None for p in (layer.mixer, layer.ffn))
-        total += run.count * parts
-    return total / architecture.layers
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:

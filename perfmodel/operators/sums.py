@@ -1,0 +1,17 @@
+"""Points of a layer at which ranks that share its matrices add up what they computed."""
+
+from __future__ import annotations
+
+from perfmodel.specs.architecture import Architecture
+
+__all__ = ["sums_per_layer"]
+
+
+def sums_per_layer(architecture: Architecture) -> float:
+    """Points of an average layer at which partial sums are added: after the mixer and after the feed-forward."""
+    total = 0.0
+    for run in architecture.runs:
+        layer = run.layer
+        parts = 1 if layer.parallel else sum(p is not None for p in (layer.mixer, layer.ffn))
+        total += run.count * parts
+    return total / architecture.layers
