@@ -52,6 +52,7 @@ class Range(NamedTuple):
 BOUNDS: dict[str, Range] = {
     "host_per_iteration": Range(0.0, 3e-3, 0.4e-3),
     "launch_per_operation": Range(0.0, 120e-6, 60e-6),
+    "prompt_launches": Range(1.0, 4.0, 1.5),
     "elementwise_scale": Range(1.0, 8.0, 2.0),
     "host_per_sequence": Range(0.0, 400e-6, 12e-6),
     "request_overhead": Range(0.0, 20e-3, 4e-3),

@@ -14,7 +14,7 @@ __all__ = ["IN_PASSES", "PASSES", "kernel_factor", "small_passes"]
 
 PASSES = ("latent_passes", "index_passes", "scan_passes", "expert_passes")
 """Constants of a framework that say how many kernels of their own a layer launches for what operators do not count."""
-IN_PASSES = ("launch_per_operation", "elementwise_scale", *PASSES)
+IN_PASSES = ("launch_per_operation", "prompt_launches", "elementwise_scale", *PASSES)
 """Constants of a framework that the terms of a pass depend on."""
 
 ALIGNED = 64.0

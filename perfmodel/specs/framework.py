@@ -138,6 +138,9 @@ class ServingConstants(Spec):
     """Tokens that it sends together [1]."""
     launch_per_operation: Duration
     """Least time of one logical operation of a layer, replayed from a graph [s]."""
+    prompt_launches: Number = fact(1.0, "1")
+    """Launches of a pass with prompts over those of one that only decodes: sequences of unlike lengths are gathered,
+    caches written, attention called apart [1]."""
     request_overhead: Duration
     """Host time of a pass that admits requests: scheduling, and launches that no graph replays [s]."""
     runtime_memory: Capacity

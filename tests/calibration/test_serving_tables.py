@@ -90,6 +90,24 @@ def test_a_cap_slows_prompts_and_not_tokens() -> None:
     assert capped.tpot[0] / free.tpot[0] == pytest.approx(1.0, abs=0.02)
 
 
+def test_short_prompts_wait_for_launches() -> None:
+    """Llama 2 70B on eight H100: 128 tokens in 58 ms, no less than 256 (splitwise-sim); tokens take half of it."""
+    usual = {
+        "model": "llama2-70b",
+        "gpu": "H100-SXM5-80GB",
+        "num_gpus": "8",
+        "tp": "8",
+        "dtype": "fp16(assumed)",
+        "osl": "128",
+    }
+    runs = [phases_row(2, {**usual, "batch": "1", "isl": isl, "ttft_ms": "58.2", "tpot_ms": "30",
+                           "source": "splitwise-sim"}) for isl in ("128", "256")]  # fmt: skip
+    made = predict(blocks(runs))
+    assert made.ttft == pytest.approx(58.2e-3, rel=0.15)
+    assert made.tpot == pytest.approx(30e-3, rel=0.1)
+    assert made.ttft[1] == pytest.approx(made.ttft[0], rel=0.02)
+
+
 def test_equal_requests_in_step_wait_for_half_a_round_of_prompts() -> None:
     """Their tokens wait for half of the prompts that those of spread requests wait for, their first tokens for more."""
     row = replace(
