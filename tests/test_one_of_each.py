@@ -26,7 +26,7 @@ def best(**question: Any) -> EvaluatedPlan:
 def test_fpga_decode_of_narrow_weights_is_bound_by_memory() -> None:
     """16-bit weights of a 7B model do not fit 8 GiB; with a quality budget they do, and decode waits for memory."""
     question = {"model": "llama2-7b", "hw": "alveo-u280", "workload": "chat", "workload_changes": {"slo": None}}
-    assert ask(**question).best is None
+    assert best(**question).columns["offload"] != "none", "most of them lie in the DDR behind the HBM"
     plan = best(**question, max_quality_loss=0.05, pin={"batch": 1})
     assert plan.columns["packed_weights"] != "none"
     assert plan.quality is not None

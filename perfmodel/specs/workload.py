@@ -232,6 +232,8 @@ class ServingWorkload(Spec):
     """Coefficient of variation of the load among the experts of a layer: 0 is perfect balance [1]."""
     models: Count = 1
     """Models of the same size that requests choose among, all equally often (a composition of experts)."""
+    models_alike: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of their weights that all of them have in common and that is stored once: blocks, a common base [1]."""
     concurrency: Count | None = None
     """Most requests in flight at the same time, over the whole machine."""
     task: str | None = None

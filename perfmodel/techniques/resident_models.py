@@ -1,7 +1,8 @@
 """Requests that choose among many models: some lie in device memory, the others are fetched when asked for.
 
-All models are alike and equally popular; a request finds its model on the devices with the share of those that lie
-there. One request is served at a time: batches of one model are not gathered.
+All models are of one size and equally popular, and may have a share of their weights in common; a request finds its
+model on the devices with the share of those that lie there. One request is served at a time:
+batches of one model are not gathered.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ def axes(situation: Situation) -> tuple[Axis, ...]:
         return (Axis.of("resident_models", (1.0,)),)
     architecture, main = situation.architecture, situation.machine.main
     size = architecture.parameters * storage(architecture.weight_format).bytes
-    most = min(float(models), max(situation.devices * main.capacity // size, 1.0))
+    alike = situation.workload.models_alike * size
+    room = (situation.devices * main.capacity - alike) // max(size - alike, 1.0)
+    most = min(float(models), max(room, 1.0))
     values = sorted({1.0, most, *(float(max(round(most * k / STEPS), 1)) for k in range(1, STEPS))})
     return (Axis.of("resident_models", values),)
 
 
 def _model(s: Settled) -> Bytes:
     """Weights of one model on one rank: the heaviest stage [B]."""
-    return s.first_layers * s.layer_stored + (s.embedding + s.head) * s.sizes.plain_bytes
+    ends = s.embedding if s.architecture.tied else s.embedding + s.head
+    return s.first_layers * s.layer_stored + ends * s.sizes.plain_bytes
+
+
+def _own(s: Settled) -> Bytes:
+    """Those that no other model has [B]."""
+    return (1.0 - s.situation.workload.models_alike) * _model(s)
 
 
 def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]:
@@ -45,7 +54,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     if models == 1 or s.sizes.decode or machine.host_link is None:
         return []
     missing = 1.0 - x.resident_models / models
-    seconds = missing * _model(s) / machine.host_link / s.first_layers
+    seconds = missing * _own(s) / machine.host_link / s.first_layers
     return [Term("model switch", "layer", "host link up", seconds, core=True, bound=seconds)]
 
 
@@ -54,8 +63,9 @@ def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
     models = s.situation.workload.models
     if models == 1:
         return []
-    beside = Line("other models", machine.main.tier, (x.resident_models - 1.0) * _model(s))
-    return [beside, Line("all models", "host", models * _model(s))] if "host" in machine.tiers else [beside]
+    beside = Line("other models", machine.main.tier, (x.resident_models - 1.0) * _own(s))
+    everything = _model(s) + (models - 1.0) * _own(s)
+    return [beside, Line("all models", "host", everything)] if "host" in machine.tiers else [beside]
 
 
 def legal(x: Plan, s: Settled, situation: Situation) -> Mapping[str, Scalar]:
@@ -78,7 +88,7 @@ def describe(x: Plan) -> str:
 TECHNIQUE = Technique(
     name="resident_models",
     summary="many models in the memory behind the devices, some of them on the devices",
-    source="R. Prabhakar et al. (SN40L), arXiv:2405.07518",
+    source="R. Prabhakar et al. (SN40L), arXiv:2405.07518; common blocks: B. Hu et al. (BlockLLM), arXiv:2404.18322",
     phases=frozenset({"serving"}),
     neutral={"resident_models": 1.0},
     axes=axes,
