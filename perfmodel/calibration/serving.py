@@ -36,6 +36,8 @@ Constants = Mapping[str, Any]
 """Numbers, or trial values of shape ``(trials, 1)``."""
 BALANCING = 6
 """Rounds in which the batch of decode workers and the queue of prefill workers settle."""
+SETTLING = 2
+"""Rounds in which the requests that decode settle."""
 SLACK, HARDLY = 1.25, 4.0
 """Requests that fit over those of the ledger, as far as it may be wrong; requests below which it tells nothing."""
 ROUNDS = 10.0
@@ -257,15 +259,30 @@ def _closed(block: Block, constants: Constants) -> tuple[Array, ...]:
     output, clients = block.situation.workload.output, block.x.batch
     replica = block.evaluate(constants)
     batch = np.minimum(clients, _places(block, replica, constants))
-    if np.any(batch < clients):
-        replica = block.evaluate(constants, batch=batch)
     together = np.array([row.in_step for row in block.rows])
+    if not constants.get("mixed_batches", 1.0):
+        for _ in range(SETTLING):
+            decoding = batch * np.where(together, 1.0, _decoding(replica, output))
+            replica = block.evaluate(constants, batch=np.maximum(decoding, block.x.ep))
+    elif np.any(batch < clients):
+        replica = block.evaluate(constants, batch=batch)
     tpot = np.where(together, 0.5 * (replica.pass_seconds + replica.tpot), replica.tpot)
     spread = replica.burst / ROUNDS + replica.ttft * (1.0 - 1.0 / ROUNDS)
     first = np.where(together, replica.burst, spread)
     life = first + (output - 1.0) * tpot
     waited = first + (clients / batch - 1.0) * life
     return tpot, waited, batch * output / life, *_least(replica, batch, output)
+
+
+def _decoding(replica: Replica, output: Array) -> Array:
+    """Share of a request's life in which it decodes, where prompts run in passes of their own (Little's law).
+
+    Trial values of constants lie so near to each other that the first stands for all.
+    """
+    tokens = output * replica.tpot
+    share = np.asarray(tokens / (replica.ttft + tokens), dtype=float)
+    found: Array = share.reshape(-1, share.shape[-1])[0]
+    return found
 
 
 def _places(block: Block, replica: Replica, constants: Constants) -> Array:

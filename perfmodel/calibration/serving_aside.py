@@ -49,7 +49,7 @@ def set_aside(
     drafting : places of rows whose cohorts speculate.
     started : places of rows whose servers were not warm.
     """
-    found = dict.fromkeys(drafting, SPECULATED)
+    found = dict.fromkeys(drafting, SPECULATED) | {i: row.unlike for i, row in enumerate(rows) if row.unlike}
     if metric == "ttft":
         found |= dict.fromkeys(started, COLD)
     if metric != "throughput":

@@ -16,7 +16,7 @@ from perfmodel.specs.load import parse
 from perfmodel.specs.sources import check_sources
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["Launch", "drafting_of", "fits", "launch_of"]
+__all__ = ["Drafting", "Launch", "drafting_of", "fits", "launch_of", "unlike_of"]
 
 Drafting = Literal["", "no", "yes", "quicker"]
 
@@ -49,12 +49,18 @@ class _DraftingEntry(_Entry):
     """Where both kinds were run, the ``quicker`` of two runs of the same shape drafts."""
 
 
+class _UnlikeEntry(_Entry):
+    why: str
+    """Physical reason for which the run tells nothing of the engine."""
+
+
 class _Launches(Spec):
     """Contents of ``serving_launches.yaml``."""
 
     sources: dict[str, str]
     launches: tuple[_LaunchEntry, ...]
     drafting: tuple[_DraftingEntry, ...]
+    unlike: tuple[_UnlikeEntry, ...]
 
     @model_validator(mode="after")
     def _sources_exist(self) -> _Launches:
@@ -100,3 +106,8 @@ def launch_of(row: Mapping[str, str]) -> Launch:
 def drafting_of(row: Mapping[str, str]) -> Drafting:
     """Whether a row drafts tokens, as its configuration says, or does so if a slower run of its shape is there."""
     return next((entry.drafts for entry in _launches().drafting if fits(entry.when, row)), "")
+
+
+def unlike_of(row: Mapping[str, str]) -> str:
+    """Why the kernels of a run are known not to be the usual ones; empty where nothing is known."""
+    return next((entry.why for entry in _launches().unlike if fits(entry.when, row)), "")

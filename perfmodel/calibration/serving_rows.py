@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perfmodel.calibration.model import Unpredictable
-from perfmodel.calibration.serving_launches import Drafting, Launch, drafting_of, launch_of
+from perfmodel.calibration.serving_launches import Drafting, Launch, drafting_of, launch_of, unlike_of
 from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, in_step, model_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
 
@@ -71,6 +71,8 @@ class ServingRow:
     """The model was released with a head that drafts tokens."""
     drafting: Drafting = ""
     """What its configuration says of drafted tokens."""
+    unlike: str = ""
+    """Why its kernels are known not to be the usual ones."""
     prefill: Mapping[str, float] | None = None
     """Plan columns of a prefill worker where workers are disaggregated: ``columns`` are then those of a decode worker,
     their batch all requests that clients have open."""
@@ -199,6 +201,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         measured=_measured(row, batch, output),
         drafts=bool(re.search(sources().drafts, row.get("model", ""), re.IGNORECASE)),
         drafting=drafting_of(row),
+        unlike=unlike_of(row),
         mode="pools" if pools else "closed",
         prefill=None if prefill is None else {n: v for n, v in prefill.items() if n != "data"},
         workers=workers,

@@ -83,3 +83,10 @@ def test_more_clients_than_places_wait_and_gain_nothing(clients: int) -> None:
     full = clients > 2048
     assert bool(abs(made.throughput[1] / made.throughput[0] - 1.0) < 1e-6) is full
     assert bool(made.ttft[1] > 1.5 * made.ttft[0]) is full
+
+
+def test_kernels_known_to_be_missing_set_a_run_aside() -> None:
+    """On the one device that lacks them, with the release that fell back; other models and devices stay."""
+    given = {"backend_version": "0.5.10.post1", "system": "b300_sxm"}
+    rows = [run(**given), run(**given, model="zhipuai/GLM-5"), run(**{**given, "system": "b200_sxm"})]
+    assert list(set_aside(rows, "tpot")) == [0]
