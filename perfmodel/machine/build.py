@@ -192,7 +192,8 @@ def _dram(banks: BankTiming | None, count: float) -> Dram | None:
     """Command timing of ``count`` devices together."""
     if banks is None:
         return None
-    timed = {n: getattr(banks, n).value for n in Dram._fields if n not in ("channels", "row_buffers")}
+    given = {n: getattr(banks, n) for n in Dram._fields if n not in ("channels", "row_buffers")}
+    timed = {n: fact.value for n, fact in given.items() if fact is not None}
     return Dram(channels=banks.channels.value * count, row_buffers=banks.row_buffers, **timed)
 
 

@@ -83,7 +83,7 @@ class BankTiming(Spec):
 
     channels: Count
     banks: Count
-    """Banks of a channel that compute at the same time."""
+    """Banks of a channel that compute at the same time, those of all its ranks."""
     row: Capacity
     """Row of one bank, over all devices of the channel."""
     burst: Capacity
@@ -96,6 +96,12 @@ class BankTiming(Spec):
     """tFAW: no more than four banks are opened within it."""
     column: Duration
     """From one column command to the next: the burst and tCCD_L."""
+    transfer: Capacity | None = None
+    """A burst at the pins of the channel; left out: as much as a bank computes with one column."""
+    pins: Bandwidth | None = None
+    """Bandwidth of the channel at its pins; left out: a burst in the time of a column."""
+    command: Duration | None = None
+    """From the precharge of one bank to that of the next: tPPD, else a clock; left out: all at once."""
     row_buffers: Literal[1, 2] = 1
     """With two, a row is opened while another is computed."""
 

@@ -115,6 +115,8 @@ BANK_RANGES: dict[str, tuple[str, Range]] = {  # DDR4 to HBM3 and GDDR6: half a 
     "row": ("B", ("256 B", "64 KiB")), "burst": ("B", ("4 B", "1 KiB")),
     "precharge": ("s", ("2 ns", "100 ns")), "activate": ("s", ("2 ns", "100 ns")),
     "four_activates": ("s", ("2 ns", "200 ns")), "column": ("s", ("0.3 ns", "60 ns")),
+    "transfer": ("B", ("4 B", "1 KiB")), "pins": ("B/s", ("1 GB/s", "500 GB/s")),
+    "command": ("s", ("0.1 ns", "10 ns")),
 }  # fmt: skip
 """Command timing of memory whose banks compute."""
 
