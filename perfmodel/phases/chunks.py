@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from perfmodel.elementwise import Scalar, ceil, floor, maximum, minimum, where
+from perfmodel.elementwise import Scalar, ceil, floor, is_nothing, maximum, minimum, where
 from perfmodel.operators.layers import Sizes
 from perfmodel.phases.compose import Slot, add_up
 from perfmodel.phases.side_by_side import mixed_slot, overlapped
+from perfmodel.phases.unlike_lengths import unlike_lengths
 from perfmodel.techniques.base import Term
 from perfmodel.techniques.record import Layout
 from perfmodel.techniques.settled import Settled
@@ -34,6 +35,8 @@ class Chunks(NamedTuple):
     further : what a second prompt adds to a pass that holds one already: its tokens find no idle units left [s].
     fill : prompts, or the part of one, that fill the budget of a pass; very many without a budget [1].
     gathered : prompts that a pass of their own holds [1].
+    longer : mean time of a prompt of unlike ones over that of one of mean length [1].
+    variation : coefficient of variation of what a prompt costs [1].
     """
 
     count: Scalar
@@ -43,6 +46,8 @@ class Chunks(NamedTuple):
     further: Seconds = 0.0
     fill: Scalar = UNCUT
     gathered: Scalar = 1.0
+    longer: Scalar = 1.0
+    variation: Scalar = 0.0
 
 
 def pieces_of(tokens: Scalar, framework: Mapping[str, float], budget: Scalar = UNCUT) -> Scalar:
@@ -86,6 +91,23 @@ def mixed_sizes(
     return {**found, "crowded": of(2.0 * piece)} if crowded else found
 
 
+def _unlike(prompt: Settled, products: Seconds, cores: Seconds) -> tuple[Scalar, Scalar, Scalar]:
+    """Of prompts of unlike length: mean attention and mean cost over those of the mean one, variation of the cost.
+
+    Parameters
+    ----------
+    prompt : the settled pass of a prompt of mean length.
+    products, cores : of one of its layers: what grows with the tokens, and attention [s].
+    """
+    workload = prompt.situation.workload
+    if is_nothing(workload.length_variation):
+        return 1.0, 1.0, 0.0
+    engine, format = prompt.situation.machine.main, prompt.sizes.cache_format
+    lengths = unlike_lengths(prompt.architecture, 1.0 * workload.prompt, workload.length_variation, engine, format)
+    mean = products + lengths.core * cores
+    return lengths.core, mean / (products + cores), lengths.cost_variation(lengths.core * cores / mean)
+
+
 def chunks_of(
     terms: Mapping[str, Sequence[Term]], settled: Mapping[str, Settled], framework: Mapping[str, float], host: Seconds
 ) -> Chunks:
@@ -97,6 +119,8 @@ def chunks_of(
     tokens = {n: Slot(tuple(t for t in terms[n] if t.slot == "layer" and not t.core)) for n in terms if n != "prefill"}
     cores = {n: add_up([t.seconds for t in terms[n] if t.core]) for n in ("decode", "prefill")}
     beside, whole = tokens["decode"].elapsed(), tokens["mixed"].elapsed()
+    core, longer, variation = _unlike(prompt, count * maximum(whole - joined * beside, 0.0), cores["prefill"])
+    cores["prefill"] = core * cores["prefill"]
     added = maximum(whole - joined * beside, 0.0)  # passes with prompts run on the device, others perhaps elsewhere
     above = s.layers - prompt.layers
     stall = passes * prompt.layers * (count * added + cores["prefill"])
@@ -122,8 +146,9 @@ def chunks_of(
     gathered = prompt.sizes.sequences
     stall, link = stall / gathered, link / gathered
     fill = minimum(framework.get("chunk_tokens", UNCUT), s.layout.chunk_tokens) / prompt.sizes.queries
+    found = Chunks(count, stall, own, link, stall, fill, gathered, longer, variation)
     if "crowded" not in tokens:
-        return Chunks(count, stall, own, link, stall, fill, gathered)
+        return found
     more = (tokens["crowded"].elapsed() - whole) * (parts or 1.0)
     second = passes * prompt.layers * (more + cores["prefill"])
-    return Chunks(count, stall, own, link, where(cut > 1.0, stall, maximum(second, 0.0)), fill, gathered)
+    return found._replace(further=where(cut > 1.0, stall, maximum(second, 0.0)))

@@ -132,18 +132,19 @@ def tails_of(
     decode = turn * s.stages
     spread = _spread(batch, elasticity, rate * added)
     own = passes.chunks.own + load.request_overhead
-    gated = first_token_moments(rate, turn, added, variation=load.variation, own=own)
+    gated = first_token_moments(rate, turn, added, variation=passes.chunks.variation, own=own)
     cut = passes.chunks.count > 1.0
-    queued = queue_moments(rate, own / s.stages, own, load.variation).then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
+    queued = queue_moments(rate, own / s.stages, own, passes.chunks.variation)
+    queued = queued.then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
     ttft = Moments(*(where(cut, a, b) for a, b in zip(queued, gated, strict=True)))
     held = maximum(where(cut, rate * own / s.stages, 0.0), rate * passes.chunks.link)
     looks = (load.polling - 1.0) * decode
     outside = Moments(load.first_token + 0.5 * looks, looks * looks / 12.0, load.first_token)
     ttft = ttft.then(outside)
-    tpot = _per_token(decode / gained, slope / gained, spread, rate, added, load)
+    tpot = _per_token(decode / gained, slope / gained, spread, rate, added, load, passes.chunks.variation)
     e2e = ttft.then(tpot, load.output - 1.0)
     e2e = e2e._replace(variance=e2e.variance + (load.output * tpot.mean * load.variation) ** 2)
-    first, second, _ = iteration_moments(rate, turn, added, load.variation)
+    first, second, _ = iteration_moments(rate, turn, added, passes.chunks.variation)
     swing = slope * sqrt(spread) / s.stages  # of a pass, with the batch at its time
     gaps = Moments(decode - turn + first, maximum(second - first * first, 0.0) + swing * swing, decode - PEAK * swing)
     most = maximum(passes.chunks.stall, passes.chunks.further) / s.stages
@@ -176,7 +177,9 @@ def _mixed(turn: Seconds, passes: Passes, load: Load, count: Scalar) -> tuple[Se
     return turn, added, rate, holding
 
 
-def _per_token(decode: Seconds, slope: Scalar, spread: Scalar, rate: Scalar, added: Seconds, load: Load) -> Moments:
+def _per_token(
+    decode: Seconds, slope: Scalar, spread: Scalar, rate: Scalar, added: Seconds, load: Load, variation: Scalar
+) -> Moments:
     """Time per output token of a request: prompts that came during its life, and the batch it was in.
 
     A prompt more than usual prolongs the life, in which others come: its delay counts by the share of time left free.
@@ -187,11 +190,12 @@ def _per_token(decode: Seconds, slope: Scalar, spread: Scalar, rate: Scalar, add
     spread : variance of the batch.
     rate, added : arrivals per second, and what each adds [s].
     load : of the requests.
+    variation : coefficient of variation of what a prompt adds.
     """
     free = maximum(1.0 - rate * added, 1e-6)
     mean = decode / free
     tokens = maximum(load.output - 1.0, 1.0)
-    prompts = rate * mean * added * added * (1.0 + load.variation * load.variation) / tokens
+    prompts = rate * mean * added * added * (1.0 + variation * variation) / tokens
     batches = slope * slope * spread * REMEMBERED
     return Moments(mean, (prompts + batches) / (free * free), 0.0 * mean)
 

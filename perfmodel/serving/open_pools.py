@@ -77,9 +77,10 @@ NOTHING = Moments(0.0, 0.0, 0.0)
 
 def _prefill(x: Plan, passes: Passes, load: Load) -> Replica:
     s = passes.settled
-    busy = passes.prefill_seconds / s.stages + load.request_overhead
+    own = passes.prefill_seconds * passes.chunks.longer
+    busy = own / s.stages + load.request_overhead
     rate = x.load / busy
-    ttft = queue_moments(rate, busy, passes.prefill_seconds + load.request_overhead, load.variation)
+    ttft = queue_moments(rate, busy, own + load.request_overhead, passes.chunks.variation)
     ttft = ttft.then(Moments(load.first_token, 0.0, load.first_token))
     tails = Tails(ttft, NOTHING, ttft, NOTHING, 0.0, 0.0, 0.0, 0.0, rate, s.batch)
     return Replica(
