@@ -178,7 +178,8 @@ def _block(setup: Setup, rows: list[ServingRow], order: list[int]) -> Block:
     system = _system(setup.cluster, -(-most // per_node), setup.cap)
     framework = framework_of(setup.framework)
     chosen = dict(setup.launch.kernels)
-    machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in, chosen)
+    software = (framework.kernels, framework.covers, framework.stand_in)
+    machine = build_machine(system, *software, chosen, framework.tuned)
     constants = framework.on(system.accelerator.family, machine.main.capacity) | dict(setup.launch.settings)
     techniques = techniques_for("serving")
     if "accepted" in rows[0].columns:

@@ -59,6 +59,7 @@ BOUNDS: dict[str, Range] = {
     "expert_passes": Range(0.0, 20.0, 5.0),
     "host_per_piece": Range(0.0, 200e-6, 40e-6),
     "first_token": Range(0.0, 0.6, 50e-3),
+    "first_token_experts": Range(0.0, 6e-3, 1e-3),
     "polling": Range(1.0, 40.0, 1.0),
 }
 """Every constant that a fit may move."""

@@ -16,9 +16,10 @@ from perfmodel.specs.load import parse
 from perfmodel.specs.sources import check_sources
 from perfmodel.specs.yamlfile import read
 
-__all__ = ["Drafting", "Launch", "drafting_of", "fits", "launch_of", "unlike_of"]
+__all__ = ["Drafting", "Launch", "drafting_of", "fits", "launch_of", "ranks_of", "unlike_of"]
 
 Drafting = Literal["", "no", "yes", "quicker"]
+Ranks = Literal["", "expert ranks", "data ranks"]
 
 
 class _Entry(Spec):
@@ -54,6 +55,12 @@ class _UnlikeEntry(_Entry):
     """Physical reason for which the run tells nothing of the engine."""
 
 
+class _RanksEntry(_Entry):
+    ranks: Ranks
+    """What tensor ranks are besides: ``expert ranks``, to which whole experts are dealt, or ``data ranks``, too, each
+    with the attention of its own requests."""
+
+
 class _Launches(Spec):
     """Contents of ``serving_launches.yaml``."""
 
@@ -61,6 +68,7 @@ class _Launches(Spec):
     launches: tuple[_LaunchEntry, ...]
     drafting: tuple[_DraftingEntry, ...]
     unlike: tuple[_UnlikeEntry, ...]
+    ranks: tuple[_RanksEntry, ...] = ()
 
     @model_validator(mode="after")
     def _sources_exist(self) -> _Launches:
@@ -111,3 +119,8 @@ def drafting_of(row: Mapping[str, str]) -> Drafting:
 def unlike_of(row: Mapping[str, str]) -> str:
     """Why the kernels of a run are known not to be the usual ones; empty where nothing is known."""
     return next((entry.why for entry in _launches().unlike if fits(entry.when, row)), "")
+
+
+def ranks_of(row: Mapping[str, str]) -> Ranks:
+    """What the tensor ranks of a row are besides, where its table records tensor ranks alone."""
+    return next((entry.ranks for entry in _launches().ranks if fits(entry.when, row)), "")

@@ -96,7 +96,8 @@ def _setting(row: Row) -> tuple[Setting, Plan, int]:
     setting = make_setting(model, system, load_workload("chat"), framework, Question())
     problem = setting.problem
     assert isinstance(problem, ServingProblem)  # noqa: S101 - narrows the type: the workload serves
-    setting = replace(setting, problem=replace(problem, framework={**problem.framework, "first_token": 0.0}))
+    inside = {**problem.framework, "first_token": 0.0, "first_token_experts": 0.0}
+    setting = replace(setting, problem=replace(problem, framework=inside))
     columns = {n: v for t in problem.techniques for n, v in t.neutral.items()}
     columns = {n: float(v) if isinstance(v, (int, float)) else v for n, v in columns.items()}
     shared = data if experts else 1.0

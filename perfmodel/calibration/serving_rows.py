@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from perfmodel.calibration.model import Unpredictable
-from perfmodel.calibration.serving_launches import Drafting, Launch, drafting_of, launch_of, unlike_of
+from perfmodel.calibration.serving_launches import (
+    Drafting,
+    Launch,
+    drafting_of,
+    launch_of,
+    ranks_of,
+    unlike_of,
+)
 from perfmodel.calibration.serving_sources import cache_format, cluster_of, framework_of, in_step, model_of, sources
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention, Moe
 
@@ -167,6 +174,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         With the reason why there is no prediction.
     """
     architecture = model_of(row)
+    row = _completed(row)
     pools = row.get("mode") == "disagg"
     workers = _workers(row) if pools else (0.0, 1.0)
     layout = layout_of(_worker(row, "decode") if pools else row, architecture)
@@ -207,6 +215,15 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         workers=workers,
         in_step=in_step(row),
     )
+
+
+def _completed(row: Mapping[str, str]) -> Mapping[str, str]:
+    """The row with the layout that it was launched with, where the table leaves it out."""
+    ranks, dealt = row.get("tp_size", ""), ranks_of(row)
+    if not dealt:
+        return row
+    row = {**row, "id": "", "moe_tp_size": "1", "moe_ep_size": ranks}
+    return row if dealt == "expert ranks" else {**row, "tp_size": "1", "attention_dp_size": ranks}
 
 
 def _worker(row: Mapping[str, str], pool: str) -> dict[str, str]:

@@ -88,7 +88,7 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
         If the question contradicts itself, the machine or the model.
     """
     _check(model, workload, question)
-    machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in)
+    machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in, tuned=framework.tuned)
     network = build_network(system.cluster, sums=framework.all_reduce)
     devices = machine.devices if question.devices is None else question.devices
     if devices > machine.devices:

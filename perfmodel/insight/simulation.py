@@ -11,6 +11,7 @@ import numpy as np
 from perfmodel.errors import SpecError
 from perfmodel.insight.replicas import CacheSize, Options, Side, side_of
 from perfmodel.insight.setting import Setting
+from perfmodel.serving.first_token import first_token_of
 from perfmodel.serving.open_pools import hand_over, prompt_bytes
 from perfmodel.serving.pooled_simulation import Decoder, PooledRun, PrefillReplica, Transfer
 from perfmodel.serving.replica import Replica
@@ -81,7 +82,7 @@ def simulate(
     side = side_of(setting, x, options, longest)
     framework = setting.problem.framework
     if prefill is None:
-        run = _common(side, Totals(framework.get("first_token", 0.0)))
+        run = _common(side, Totals(first_token_of(framework, setting.model.architecture)))
     else:
         run = _pools(side_of(setting, prefill, options, side.longest), side)
     saver = None
@@ -125,7 +126,7 @@ def _pools(prefill: Side, decode: Side) -> Run:
         return float(hand_over(problem.network, size, min(devices), whole))
 
     transfer = Transfer.of(moved, float(decode.longest), problem.framework.get("pool_hand_over", 0.0))
-    before, after = Totals(), Totals(problem.framework.get("first_token", 0.0))
+    before, after = Totals(), Totals(first_token_of(problem.framework, decode.setting.model.architecture))
     first: list[Replica] = [
         PrefillReplica(
             prefill.tables, options.scheduler, prefill.pool(), before, admission_seconds=prefill.overhead,

@@ -130,6 +130,7 @@ def build_engine(
     stand_in: str = "",
     covers: Iterable[str] = (),
     backends: Mapping[tuple[str, str], str] | None = None,
+    tuned: Iterable[str] = (),
 ) -> Engine:
     """Build the engine of ``count`` devices working as one.
 
@@ -146,6 +147,7 @@ def build_engine(
     stand_in : framework whose kernels stand for those that were not measured on the device.
     covers : operators that its attention kernels do besides.
     backends : frameworks whose kernels run instead, by (operator class, format).
+    tuned : operators whose kernels it chooses among those of every framework.
     """
     units = device.units.value
     levels = memory_levels(device, count)
@@ -162,7 +164,7 @@ def build_engine(
         vector={f: rate.value * count * clock for f, rate in device.peak.vector.items()},
         memories=tuple(levels),
         constants=PlanConstants(
-            device, _merged(device, defaults.get(device.device_class, {})), kernels, stand_in, backends
+            device, _merged(device, defaults.get(device.device_class, {})), kernels, stand_in, backends, tuned
         ),
         formats=frozenset(device.formats),
         runs=frozenset(device.runs),
@@ -234,6 +236,7 @@ def build_machine(
     covers: Iterable[str] = (),
     stand_in: str = "",
     backends: Mapping[tuple[str, str], str] | None = None,
+    tuned: Iterable[str] = (),
 ) -> Machine:
     """Build the machine a resolved hardware specification describes.
 
@@ -244,13 +247,14 @@ def build_machine(
     covers : operators that its attention kernels do besides.
     stand_in : framework whose kernels stand for those of its own that were not measured on the device.
     backends : frameworks whose kernels its main engine runs instead, by (operator class, format).
+    tuned : operators whose kernels it chooses among those of every framework.
     """
     node, cluster = system.cluster.node, system.cluster
     per_node = node.accelerator.count
     device = system.accelerator
     main = build_engine(
         "main", device, system.class_constants, holding=device.holding,
-        kernels=kernels, stand_in=stand_in, covers=covers, backends=backends,
+        kernels=kernels, stand_in=stand_in, covers=covers, backends=backends, tuned=tuned,
     )  # fmt: skip
     engines = {"main": main}
     behind = next((level for level in memory_levels(device) if level.name == device.behind), None)

@@ -89,6 +89,7 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
     kernels : framework whose measured kernels run; none for what the frameworks of a device share.
     stand_in : framework whose kernels stand for those that were not measured on the device.
     backends : frameworks whose kernels run instead, by (operator class, format): libraries that a launch chooses.
+    tuned : operator classes whose kernels it chooses among those of every framework measured on the device.
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
         kernels: str = "",
         stand_in: str = "",
         backends: Mapping[tuple[str, str], str] | None = None,
+        tuned: Iterable[str] = (),
     ) -> None:
         self._device, self._written, self._kernels, self._stand_in = device, written, kernels, stand_in
-        self._backends = backends or {}
+        self._backends, self._tuned = backends or {}, frozenset(tuned)
         self._found: dict[tuple[str, str], Constants | None] = {}
 
     def __getitem__(self, key: tuple[str, str]) -> Constants:
@@ -126,6 +128,8 @@ class PlanConstants(Mapping[tuple[str, str], Constants]):
         found = _choose(self._device, PLANNED[operator, format], kernels, self._stand_in, written=format in own)
         if found is None:
             return None
+        if operator in self._tuned and found.tier == "framework":
+            found = found._replace(groups=(*found.groups, *_of_others(self._device, PLANNED[operator, format], found)))
         facts = {n: v for name in ("any", format) if name in own for n, v in stated(own[name]).items()}
         first, *others = (_constants(operator, found._replace(groups=g), kernels) for g in _sets(found))
         rivals = tuple(replace(c, **facts) for c in others)  # type: ignore[arg-type]
@@ -185,6 +189,16 @@ def _of_framework(own: _Groups, measured: Iterable[tuple[str, str]], kernels: st
         if usual and usual[0].constants.get("host_floor", 0.0) <= HOST_BOUND:
             return [g for g in usual if 2 * g.rows >= usual[0].rows]
     return []
+
+
+def _of_others(
+    device: Device, measured: tuple[tuple[str, str], ...], found: _Found
+) -> Iterator[tuple[str, CalibrationGroup]]:
+    """Usual kernels of the other frameworks that the same people timed on the device."""
+    own, taken = _own(device), [group for _, group in found.groups]
+    alike = [g for kind in measured for g in own.by_kind.get(kind, ()) if g.origin == taken[0].origin]
+    for name in sorted({g.variant.partition("/")[0] for g in alike} - {POOLED}):
+        yield from ((own.device, g) for g in _of_framework(own, measured, name) if g in alike and g not in taken)
 
 
 def _pooled(own: _Groups, measured: Iterable[tuple[str, str]]) -> CalibrationGroup | None:

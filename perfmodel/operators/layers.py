@@ -351,7 +351,7 @@ def busy_experts(f: Moe, s: Sizes) -> Scalar:
     top_k = f.top_k * (1.0 - s.idle_choices)
     arriving = s.tokens * top_k / s.expert_tensor * s.imbalance
     independent = maximum(everywhere / s.tokens_alike, minimum(everywhere, 1.0))
-    return maximum(active_experts(f.experts, top_k, independent) / ranks, minimum(arriving, 1.0))
+    return maximum(active_experts(f.experts, top_k, independent * s.imbalance) / ranks, minimum(arriving, 1.0))
 
 
 def _moe(f: Moe, s: Sizes) -> list[Call]:

@@ -19,6 +19,7 @@ __all__ = [
     "Loads",
     "busiest",
     "busiest_rank",
+    "chance_load",
     "chosen",
     "even_choice",
     "even_loads",
@@ -151,6 +152,36 @@ def busiest_rank(variation: Scalar, experts: Scalar, ranks: Scalar) -> Scalar:
     """
     deviations = sqrt(2.0 * math.log(2.0) * log2(ranks) * ranks / experts)
     return minimum(1.0 + variation * deviations, ranks)
+
+
+def chance_load(
+    tokens: Scalar, ranks: Scalar, *, top_k: float, experts: float, groups: float = 1.0, kept: float = 1.0
+) -> Scalar:
+    r"""Load of the busiest of ``ranks`` over the mean where all experts are as popular: tokens choose by themselves.
+
+    A token keeps :math:`g` of :math:`G` groups of experts, then k experts of those, so the number X that it chooses of
+    a rank's experts is hypergeometric twice; T tokens add up, and the largest of R alike sums lies about
+    :math:`\sqrt{2 \ln R} - 0.6` deviations above the mean (2 to 128 ranks, within 0.1):
+
+    .. math:: 1 + \frac{R}{k} \sqrt{\frac{Var\,X}{T}} (\sqrt{2 \ln R} - 0.6)
+
+    Examples
+    --------
+    >>> round(chance_load(32.0, 8.0, top_k=8.0, experts=256.0), 3)
+    1.235
+    >>> round(chance_load(32.0, 8.0, top_k=8.0, experts=256.0, groups=8.0, kept=4.0), 3)
+    1.333
+    """
+    held, cut = maximum(groups / ranks, 1.0), maximum(ranks / groups, 1.0)
+    part = held / groups
+    open_groups = kept * part * (1.0 - part) * (groups - kept) / maximum(groups - 1.0, 1.0)
+    spread = open_groups / (kept * cut) ** 2
+    share = 1.0 / ranks
+    among = kept * experts / groups
+    within = top_k * maximum(share * (1.0 - share) - spread, 0.0) * (among - top_k) / maximum(among - 1.0, 1.0)
+    deviation = ranks / top_k * sqrt((within + top_k * top_k * spread) / maximum(tokens, 1.0))
+    above = maximum(sqrt(2.0 * math.log(2.0) * log2(ranks)) - 0.6, 0.0)
+    return minimum(1.0 + deviation * above, maximum(minimum(ranks, experts / top_k), 1.0))
 
 
 def busiest(loads: Counts) -> Counts:

@@ -21,7 +21,7 @@ from perfmodel.phases.host import host_of, launches, sending_of
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import cached_per_sequence, layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
-from perfmodel.phases.settle import declare, expert_imbalance, families_of, stage_layers
+from perfmodel.phases.settle import chance_imbalance, declare, expert_imbalance, families_of, stage_layers
 from perfmodel.phases.side_by_side import overlapped
 from perfmodel.phases.software import IN_PASSES, small_passes
 from perfmodel.specs.sharing import leading_layers, share_keys
@@ -105,6 +105,7 @@ def pass_sizes(
     fixed = minimum(maximum(cached - queries, 0.0), 1.0 * workload.shared_prefix)
     unread, compared = read_in_part(layout, fixed)
     whole = minimum(layout.expert_tensor, split_by(dims, "weights"))
+    ranks = split_by(dims, "experts") * whole
     cache_format = layout.attention_format or ("fp8" if narrow else "bf16")
     return Sizes(
         sequences=sequences,
@@ -117,9 +118,8 @@ def pass_sizes(
         weight_split=split_by(dims, "weights"),
         expert_split=split_by(dims, "experts"),
         expert_tensor=whole,
-        imbalance=expert_imbalance(
-            situation.architecture, workload.expert_variation, split_by(dims, "experts") * whole
-        ),
+        imbalance=expert_imbalance(situation.architecture, workload.expert_variation, ranks)
+        * chance_imbalance(situation.architecture, sequences * queries * split_by(dims, "experts"), ranks),
         through_mlp=layout.through_mlp,
         idle_choices=layout.idle_choices,
         tokens_alike=layout.tokens_alike,

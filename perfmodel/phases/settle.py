@@ -7,7 +7,7 @@ from typing import Any
 
 from perfmodel.elementwise import Scalar, ceil, floor, maximum, minimum, where
 from perfmodel.network.topology import Dim, Network, replicas
-from perfmodel.operators.moe import busiest_rank
+from perfmodel.operators.moe import busiest_rank, chance_load
 from perfmodel.operators.state import ParameterCounts
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Situation, Technique
@@ -65,6 +65,16 @@ def expert_imbalance(
     if not experts or (capacity is None and variation == 0.0):
         return 1.0
     return busiest_rank(variation, float(experts), ranks) if capacity is None else capacity
+
+
+def chance_imbalance(architecture: Architecture, tokens: Scalar, ranks: Scalar) -> Scalar:
+    """Load of the busiest expert rank over the mean that chance alone makes of so many tokens; 1 without experts."""
+    routed = [run.layer.ffn for run in architecture.runs if isinstance(run.layer.ffn, Moe)]
+    if not routed:
+        return 1.0
+    f = routed[0]
+    groups = {"groups": float(f.groups), "kept": float(f.groups_kept)}
+    return chance_load(tokens, ranks, top_k=float(f.top_k), experts=float(f.experts), **groups)
 
 
 def stage_layers(layers: int, stages: Scalar, head: float = 0.0) -> tuple[Scalar, Scalar]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from perfmodel.elementwise import Scalar, clamp, exp, maximum, minimum, sqrt, where
 from perfmodel.phases.serving import Passes
+from perfmodel.serving.gathering import ALONE, Gathering
 from perfmodel.serving.moments import Moments, first_token_moments, iteration_moments, queue_moments
 from perfmodel.specs.slo import Limit
 from perfmodel.techniques.base import Line
@@ -52,6 +53,7 @@ class Load:
     variation : coefficient of variation of both lengths.
     request_overhead, first_token : host time per request; time to the first token outside passes [s].
     polling : passes between two looks at the queue.
+    gathering : prompts that wait for each other.
     """
 
     output: Scalar
@@ -59,6 +61,7 @@ class Load:
     request_overhead: Seconds = 0.0
     first_token: Seconds = 0.0
     polling: Scalar = 1.0
+    gathering: Gathering = ALONE
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ def tails_of(
     queued = queued.then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
     ttft = Moments(*(where(cut, a, b) for a, b in zip(queued, gated, strict=True)))
     held = maximum(where(cut, rate * own / s.stages, 0.0), rate * passes.chunks.link)
-    looks = (load.polling - 1.0) * decode
-    outside = Moments(load.first_token + 0.5 * looks, looks * looks / 12.0, load.first_token)
+    looks, window = (load.polling - 1.0) * decode, load.gathering.window * decode
+    waited = load.first_token + 0.5 * looks + load.gathering.wait * decode + (load.gathering.together - 1.0) * added
+    outside = Moments(waited, (looks * looks + window * window) / 12.0, load.first_token)
     ttft = ttft.then(outside)
     tpot = _per_token(decode / gained, slope / gained, spread, rate, added, load, passes.chunks.variation)
     e2e = ttft.then(tpot, load.output - 1.0)

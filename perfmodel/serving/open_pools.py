@@ -63,7 +63,7 @@ def pool_replica(
     framework : behaviour constants.
     """
     passes = evaluate(x)
-    load = load_of(passes.settled.situation.workload, framework)
+    load = load_of(passes.settled.situation.workload, framework, passes.settled.architecture)
     found = _prefill(x, passes, load) if pool == "prefill" else _decode(x, passes, evaluate, load)
     ratios = {**passes.ratios, **memory_ratios(found.ledgers, machine)}
     kept = ("ttft",) if pool == "prefill" else ("tpot", "tbt")

@@ -143,7 +143,7 @@ class Pools:
         s, framework = self.full.settled, self.framework
         held = self.prompts * s.split("batch")
         work = self.full.prefill_seconds + framework.get("host_per_iteration", 0.0)
-        work = work / (held * s.stages) + framework.get("request_overhead", 0.0) / s.split("batch")
+        work = work / (held * s.stages) + framework.get("request_overhead", 0.0) / held
         return work / self.prefill_workers
 
     @property

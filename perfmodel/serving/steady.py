@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from perfmodel.elementwise import Scalar, is_nothing, maximum, minimum
+from perfmodel.elementwise import Scalar, floor, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.compose import Node
 from perfmodel.phases.judge import memory_ratios
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import Passes, evaluate_passes
+from perfmodel.serving.first_token import first_token_of
+from perfmodel.serving.gathering import ALONE, Gathering, gathering_of
 from perfmodel.serving.open_loop import Load, Tails, latency_of, nodes, tails_of
+from perfmodel.specs.architecture import Architecture
 from perfmodel.specs.slo import LATENCIES, Slo
 from perfmodel.techniques.base import Line, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled
@@ -52,6 +55,8 @@ def closed_loop(
     polling: Scalar = 1.0,
     link: Seconds = 0.0,
     gathered: Scalar = 1.0,
+    fill: Scalar = 1.0,
+    gathering: Gathering = ALONE,
 ) -> Latency:
     r"""Latencies of ``batch`` requests that are replaced as soon as they finish.
 
@@ -76,6 +81,8 @@ def closed_loop(
     polling : passes between two looks at the queue.
     link : for which one request keeps a link busy that all share; requests leave no faster [s].
     gathered : prompts of a pass.
+    fill : prompts that a pass holds when all of the batch arrive at once.
+    gathering : prompts that wait for each other, then run in the same passes.
 
     References
     ----------
@@ -88,16 +95,20 @@ def closed_loop(
     """
     own = prefill_seconds if own is None else own
     others = maximum(batch - 1.0, 0.0)
-    admitted = maximum(others * tokens_per_pass / output, gathered)  # prompts in one pass, of those that begin together
+    together = gathering.together
+    admitted = maximum(others * tokens_per_pass / output, maximum(gathered, together))  # prompts in one pass
     stall = (prefill_seconds / gathered if stall is None else stall) / stages + request_overhead / admitted
     decode = pass_seconds / tokens_per_pass
-    tpot = decode + others / output * stall
+    apart = maximum(batch - together, 0.0)  # those that run in the same passes do not stall each other
+    tpot = decode + apart / output * stall
     if not is_nothing(link):
         tpot = maximum(tpot, others / output * link)
     busy = minimum(others * stall / (output * tpot + own), BUSIEST)
-    wait = 0.5 * polling * pass_seconds + busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
+    queue = gathering.queued * busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
+    wait = (0.5 * polling + gathering.wait) * pass_seconds + queue + (together - 1.0) * stall
     ttft = first_token + request_overhead + wait + own
-    each = (prefill_seconds / stages + request_overhead) / gathered
+    full = maximum(minimum(maximum(fill, 1.0), batch), gathered)
+    each = prefill_seconds / stages / gathered + request_overhead / full
     burst = first_token + 0.5 * (batch + 1.0) * each
     return Latency(ttft, tpot, ttft + (output - 1.0) * tpot, burst)
 
@@ -168,13 +179,13 @@ def at_nodes(x: Plan, batch: Scalar) -> tuple[Plan, ...]:
     return tuple(Plan(**{**vars(x), "batch": x.batch / batch * node}) for node in nodes(batch))
 
 
-def load_of(workload: Any, framework: Mapping[str, float]) -> Load:
+def load_of(workload: Any, framework: Mapping[str, float], architecture: Architecture) -> Load:
     """What the requests of a workload ask of a replica that some framework runs."""
     return Load(
         output=1.0 * workload.output,
         variation=workload.length_variation,
         request_overhead=framework.get("request_overhead", 0.0),
-        first_token=framework.get("first_token", 0.0),
+        first_token=first_token_of(framework, architecture),
         polling=framework.get("polling", 1.0),
     )
 
@@ -191,9 +202,9 @@ def _at_random(
     """Latencies and rate where requests come at random, and the latency limits as ratios."""
     passes = around[1]
     workload = passes.settled.situation.workload
-    load = load_of(workload, framework)
-    tails, ledgers, decode = tails_of(*around, load)
     s = passes.settled
+    load = replace(load_of(workload, framework, s.architecture), gathering=gathering_of(s, framework))
+    tails, ledgers, decode = tails_of(*around, load)
     each = passes.prefill_seconds / s.stages + load.request_overhead
     limits = latency_ratios(tails, workload.slo)
     return Replica(
@@ -225,10 +236,12 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         request_overhead=framework.get("request_overhead", 0.0),
         stall=passes.chunks.stall,
         own=passes.chunks.own,
-        first_token=framework.get("first_token", 0.0),
+        first_token=first_token_of(framework, s.architecture),
         polling=framework.get("polling", 1.0),
         link=passes.chunks.link,
         gathered=passes.chunks.gathered,
+        fill=floor(passes.chunks.fill),
+        gathering=gathering_of(s, framework),
     )
     return Replica(
         settled=s,

@@ -56,7 +56,8 @@ class Moe:
     """Mixture of experts: ``top_k`` of ``experts`` per token, and shared experts of total width ``shared_width``.
 
     ``latent`` is the width the routed experts work in when it is not ``hidden``. ``expert_extra`` counts parameters
-    per expert outside its matrices (biases); ``extra`` those outside the experts (router bias, shared gate).
+    per expert outside its matrices (biases); ``extra`` those outside the experts (router bias, shared gate). A router
+    that limits groups chooses among the experts of ``groups_kept`` of ``groups`` only.
     """
 
     hidden: int
@@ -68,6 +69,8 @@ class Moe:
     latent: int | None = None
     expert_extra: int = 0
     extra: int = 0
+    groups: int = 1
+    groups_kept: int = 1
 
     @property
     def expert_linears(self) -> tuple[Linear, ...]:

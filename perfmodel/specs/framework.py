@@ -165,6 +165,8 @@ class ServingConstants(Spec):
     """Tokens that a pass may hold: longer prompts are cut [1]."""
     first_token: Duration = fact(0.0, "0 s")
     """Time to the first token that no pass takes: client, HTTP, tokeniser, first launch [s]."""
+    first_token_experts: Duration = fact(0.0, "0 s")
+    """What every layer with experts adds to that where workers prefill and decode [s]."""
     elementwise_scale: Number = fact(1.0, "1")
     """Memory traffic of norms, activations and residuals over that of the operators counted [1]."""
     most_running: Count = fact(2048.0, "1")
@@ -174,10 +176,22 @@ class ServingConstants(Spec):
     of it [1]."""
     polling: Number = fact(1.0, "1")
     """Passes between two looks at the queue of new requests [1]."""
+    held_passes: Number = fact(0.0, "0")
+    """Passes for which prompts are held back at most, so that others are computed with them [1]."""
+    held_tokens: Count = fact(0.0, "1")
+    """Tokens, decoded and of prompts that wait, at which a pass computes them at once [1]."""
+    bunched_prompts: Number = fact(0.0, "0")
+    """Prompts of a pass where all requests are as long as each other, and so end and begin in bunches; else 0 [1]."""
+    balanced_passes: Number = fact(0.0, "0")
+    """Passes for which prompts are held back at most until every data rank has one [1]."""
     pool_hand_over: Duration = fact(0.0, "0 s")
     """Between pools of prefill and decode workers: what router and connection add to the transfer of a cache [s]."""
     prefill_answers: Share = fact(0.0, "0")
     """1 where prefill workers give the first token of a request, 0 where its first decode pass does [1]."""
+    one_shot_tokens: Count = fact(0.0, "1")
+    """Tokens of a pass up to which sums of tensor parallelism are one step, whatever their size [1]."""
+    one_shot_share: Ratio = fact(1.0, "1")
+    """Share of the bandwidth of device links that such a step reaches [1]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
     latent_passes: Count = fact(0.0, "1")
@@ -214,6 +228,8 @@ class _Described(Spec):
     activations in the format of the next product inside the kernel in front of it; ``ungrouped``, reading a cached head
     again for every query head that shares it; ``latents``, projecting onto the latents of queries and of keys in one
     product; ``shared``, running shared experts of decode passes on a second stream, beside the routed ones."""
+    tuned: tuple[Literal["gemm"], ...] = ()
+    """Operators whose kernels it chooses by timing those of all libraries at start: the fastest on the device."""
     all_reduce: str = ""
     """Library of all-reduces of its own, used where it is the quicker and ranks share device links."""
     sources: dict[str, str]

@@ -9,7 +9,7 @@ from perfmodel.elementwise import Scalar, ceil, is_nothing, maximum, minimum, wh
 from perfmodel.machine.build import Machine
 from perfmodel.network.bounds import all_reduce_bound
 from perfmodel.network.collectives import all_gather, all_reduce
-from perfmodel.network.topology import Dim, Group, Network
+from perfmodel.network.topology import Dim, Group, Network, on_device_links
 from perfmodel.operators.sums import sums_per_layer
 from perfmodel.specs.architecture import Architecture, Attention, LatentAttention
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
@@ -52,8 +52,8 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     del x
     group = s.along("tensor")
     size = s.sizes.tokens * s.architecture.hidden * s.sizes.element_bytes
-    seconds = all_reduce(net, group, size)
     training, framework = s.situation.phase == "training", s.framework or {}
+    seconds = maximum(all_reduce(net, group, size), _in_one_step(s, net, group, size))
     if training or s.layout.sums_hidden is not None:
         half = all_gather(net, group, size)  # a reduce-scatter mirrors it
         if training:
@@ -75,6 +75,16 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
         )
         for slot, passes in s.slots
     ]
+
+
+def _in_one_step(s: Settled, net: Network, group: Group, size: Scalar) -> Seconds:
+    """Time of a sum in one step, where software takes it for few tokens: every rank reads what all others have [s]."""
+    framework = s.framework or {}
+    most = framework.get("one_shot_tokens", 0.0)
+    if is_nothing(most):
+        return 0.0
+    read = (group.size - 1.0) * size / (net.levels[0].bandwidth * framework.get("one_shot_share", 1.0))
+    return where((s.sizes.tokens <= most) & (on_device_links(net, group) > 0.0), read, 0.0)
 
 
 def call_latency(group: Group, framework: Mapping[str, float]) -> Seconds:

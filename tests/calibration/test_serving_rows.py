@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perfmodel.calibration.model import Unpredictable
-from perfmodel.calibration.serving_aside import running_share
+from perfmodel.calibration.serving_aside import running_share, speculating
 from perfmodel.calibration.serving_rows import layout_of, read_row
 from perfmodel.calibration.serving_sources import model_of
 from perfmodel.calibration.serving_validate import serving_reports
@@ -161,3 +162,21 @@ def test_cohorts_that_speculate_are_predicted_with_one_stated_length(tmp_path: P
     found = {(r.framework, r.metric): r for r in serving_reports([table(tmp_path / "b.csv", *fast)])}
     assert found["vllm", "tpot"].predicted == 0
     assert found["vllm, speculating", "tpot"].predicted == 4
+
+
+def test_launch_scripts_complete_what_tables_leave_out() -> None:
+    """Early dumps record tensor ranks alone: their scripts dealt experts to all, and attention above 32 requests."""
+    early = {"framework": "trtllm", "model": EXPERTS, "tp_size": 8.0, "moe_tp_size": 8.0, "measured_date": "2025-11-02"}
+    few, many = (read_row(2, row(**early, isl=8192, concurrency=c)) for c in (16.0, 128.0))
+    assert (few.columns["tp"], few.columns["ep"], few.columns["expert_tensor"]) == (8, 1, 8)
+    assert (many.columns["tp"], many.columns["ep"], dict(many.setup.launch.settings)) == (
+        1,
+        8,
+        {"balanced_passes": 60.0},
+    )
+
+
+def test_scripts_that_draft_say_so() -> None:
+    drafting = row(framework="trtllm", model=EXPERTS, tp_size=8.0, moe_tp_size=8.0, measured_date="2026-01-14")
+    assert speculating([read_row(2, drafting)], np.array([0.001])) == [0]
+    assert not speculating([read_row(2, {**drafting, "measured_date": "2025-12-15"})], np.array([0.001]))

@@ -20,6 +20,7 @@ from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.operators.moe import (
     HEIGHTS,
     busiest,
+    chance_load,
     chosen,
     even_loads,
     expected_loads,
@@ -182,3 +183,21 @@ def test_whole_experts_on_tensor_ranks_do_the_work_of_slices() -> None:
 
 def _experts(architecture: Architecture, sizes: Sizes) -> Work:
     return next(c.work for c in layer_calls(architecture, sizes) if c.component == "experts")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ranks", "groups", "kept"), [(4, 8, 8, 4), (32, 8, 8, 4), (32, 4, 1, 1), (16, 16, 8, 4)]
+)
+def test_chance_loads_the_busiest_rank_as_drawn_choices_do(tokens: int, ranks: int, groups: int, kept: int) -> None:
+    """256 experts of which a token takes 8, those of the groups that its router keeps."""
+    draw = np.random.default_rng(0)
+    most = []
+    for _ in range(200):
+        loads = np.zeros(256)
+        for _ in range(tokens):
+            open_ = np.isin(np.arange(256) // (256 // groups), draw.choice(groups, kept, replace=False))
+            loads[draw.choice(np.flatnonzero(open_), 8, replace=False)] += 1
+        most.append(loads.reshape(ranks, -1).sum(axis=1).max())
+    found = chance_load(float(tokens), float(ranks), top_k=8.0, experts=256.0, groups=float(groups), kept=float(kept))
+    assert found == pytest.approx(np.mean(most) / (tokens * 8 / ranks), rel=0.09)
+    assert chance_load(float(tokens), 1.0, top_k=8.0, experts=256.0) == 1.0

@@ -226,4 +226,6 @@ class Sparse:
             shared_width=shared,
             expert_extra=up * width + f.hidden if self.expert_bias else 0,
             extra=extra,
+            groups=f.optional("n_group") or 1,
+            groups_kept=f.optional("topk_group") or 1,
         )
