@@ -194,6 +194,9 @@ class ServingConstants(Spec):
     """Share of the bandwidth of device links that such a step reaches [1]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
+    exchange_quantised: Number = fact(0.0, "0")
+    """Bytes of a number up to which the format of the experts' products is that in which tokens travel to them, too; as
+    computed in wider ones [B]."""
     latent_passes: Count = fact(0.0, "1")
     """Passes over the latents of an attention layer in kernels of their own, beyond those counted as operators: norms,
     quantising, writing the cache [1]."""

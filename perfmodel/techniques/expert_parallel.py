@@ -15,6 +15,7 @@ from perfmodel.machine.build import Machine
 from perfmodel.network.collectives import all_to_all
 from perfmodel.network.exchange import vectors_sent
 from perfmodel.network.topology import Dim, Group, Network, group_along, subgroup
+from perfmodel.operators.formats import storage
 from perfmodel.specs.architecture import Architecture, Moe
 from perfmodel.techniques.base import Axis, Situation, Technique, Term
 from perfmodel.techniques.settled import Plan, Settled, TokensSent
@@ -55,7 +56,9 @@ def dims(x: Plan) -> Sequence[Dim]:
 def all_at_once(net: Network, machine: Machine, group: Group, sent: TokensSent) -> Seconds:
     """Every copy travels from its rank to that of its expert, and back: two all-to-alls of the library [s]."""
     del machine
-    return 2.0 * all_to_all(net, group, sent.size)
+    if not sent.outward_bytes:
+        return 2.0 * all_to_all(net, group, sent.size)
+    return all_to_all(net, group, sent.outward) + all_to_all(net, group, sent.size)
 
 
 def _ranks(s: Settled) -> Group:
@@ -79,6 +82,8 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     group, near = _ranks(s), s.layout.expert_locality
     leaving, ways = 1.0 - s.layout.copies_at_home, 0.5 * s.layout.exchange_ways
     each = (s.framework or {}).get("exchange_copies", 1.0)
+    narrow = storage(s.sizes.format).bytes
+    narrow = narrow if narrow <= (s.framework or {}).get("exchange_quantised", 0.0) else 0.0
     way = s.layout.token_exchange or all_at_once
     seconds: Scalar = 0.0
     for moe, share in _moes(s.architecture):
@@ -91,6 +96,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
             width=float(moe.latent or moe.hidden),
             element_bytes=s.sizes.element_bytes,
             format=s.sizes.format,
+            outward_bytes=narrow,
         )
         spread = way(net, machine, group, sent.part(leaving * (1.0 - near)))
         if not is_nothing(near):

@@ -65,6 +65,7 @@ class TokensSent(NamedTuple):
     width : numbers of a token.
     element_bytes : of a number as computed [B].
     format : of the experts' products.
+    outward_bytes : of a number on its way to the experts; as computed if 0 [B].
     """
 
     count: Scalar
@@ -74,6 +75,12 @@ class TokensSent(NamedTuple):
     width: Scalar
     element_bytes: Scalar
     format: str = "bf16"
+    outward_bytes: float = 0.0
+
+    @property
+    def outward(self) -> Bytes:
+        """Bytes of all vectors on their way to the experts, those that stay included [B]."""
+        return self.count * self.vectors * self.width * (self.outward_bytes or self.element_bytes)
 
     @property
     def size(self) -> Bytes:
