@@ -55,9 +55,15 @@ def pieces_of(tokens: Scalar, framework: Mapping[str, float], budget: Scalar = U
     return ceil(tokens / minimum(framework.get("chunk_tokens", UNCUT), budget))
 
 
-def prompts_held(batch: Scalar, output: Scalar, layout: Layout) -> Scalar:
-    """Prompts, or pieces of as many, that a pass holds: one, or where parts overlap all that a full batch brings."""
-    return maximum(batch * layout.tokens_per_pass / output, 1.0) if layout.side_by_side else 1.0
+def prompts_held(batch: Scalar, workload: Any, layout: Layout, framework: Mapping[str, float]) -> Scalar:
+    """Prompts, or pieces of as many, that a pass holds: one, or all that a full batch brings.
+
+    All where parts overlap, and where passes stream weights: they hide their prompts under them once, not each of them.
+    """
+    mixed = framework.get("mixed_batches", 1.0) and not workload.random_arrivals
+    if not layout.side_by_side and (is_nothing(layout.weights_off) or not mixed):
+        return 1.0
+    return maximum(batch * layout.tokens_per_pass / (1.0 * workload.output), 1.0)
 
 
 def prompts_gathered(batch: Scalar, workload: Any, layout: Layout, framework: Mapping[str, float]) -> Scalar:
@@ -119,9 +125,10 @@ def chunks_of(
     tokens = {n: Slot(tuple(t for t in terms[n] if t.slot == "layer" and not t.core)) for n in terms if n != "prefill"}
     cores = {n: add_up([t.seconds for t in terms[n] if t.core]) for n in ("decode", "prefill")}
     beside, whole = tokens["decode"].elapsed(), tokens["mixed"].elapsed()
-    core, longer, variation = _unlike(prompt, count * maximum(whole - joined * beside, 0.0), cores["prefill"])
+    held = prompts_held(s.batch, s.situation.workload, s.layout, framework)
+    added = maximum(whole - joined * beside, 0.0) / held  # these run on the device, others perhaps elsewhere
+    core, longer, variation = _unlike(prompt, count * added, cores["prefill"])
     cores["prefill"] = core * cores["prefill"]
-    added = maximum(whole - joined * beside, 0.0)  # passes with prompts run on the device, others perhaps elsewhere
     above = s.layers - prompt.layers
     stall = passes * prompt.layers * (count * added + cores["prefill"])
     own = passes * prompt.layers * (count * (whole + joined * cores["decode"]) + cores["prefill"])
@@ -130,7 +137,6 @@ def chunks_of(
         engine = s.situation.machine.main
         layer = {n: [t for t in terms[n] if t.slot == "layer"] for n in terms}
         alone = overlapped(layer["decode"], parts, engine).elapsed()
-        held = prompts_held(s.batch, s.situation.workload.output, s.layout)
         both = mixed_slot(layer["mixed"], layer["decode"], layer["prefill"], count / held, parts, engine).elapsed()
         own = passes * prompt.layers * count * both
         stall = passes * prompt.layers * count / held * maximum(both - joined * alone, 0.0)

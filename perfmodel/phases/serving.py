@@ -292,7 +292,7 @@ def _settled_passes(
         prefill = replace(prefill, pieces=1.0 * workload.pieces, piece=workload.reused / workload.pieces)
     beside = framework.get("mixed_batches", 1.0) * per_rank / split_by(dims, "layers") * layout.verify_tokens
     count = pieces_of(prefill.queries, framework, layout.chunk_tokens)
-    held = prompts_held(per_rank, 1.0 * workload.output, layout) * gathered
+    held = prompts_held(per_rank, workload, layout, framework) * gathered
     parts = layout.side_by_side or 1.0
     mixed = mixed_sizes(prefill, count, beside, crowded=workload.random_arrivals, held=held, parts=parts)
     passes = {"prefill": prefill, **mixed}

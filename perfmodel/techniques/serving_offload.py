@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from perfmodel.elementwise import Scalar, where
+from perfmodel.elementwise import Scalar, maximum, where
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.techniques.base import Axis, Line, Situation, Technique, Term
@@ -35,6 +35,9 @@ NONE, STREAMED = "none", "streamed"
 """Everything on the device; all computed there, what lies elsewhere streamed. Else: the engine that runs a share."""
 BUFFERS = 2.0
 """Layers in flight: one is computed while the next arrives."""
+PARTS = 8.0
+"""Parts of a batch whose cache passes one after the other under the weights of a layer: FlexGen's own runs have 3 to 12
+(bench_suite.py: ``--num-gpu-batches``)."""
 
 
 def _holders(machine: Machine) -> list[str]:
@@ -188,14 +191,14 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
 
 
 def memory(x: Plan, s: Settled, machine: Machine) -> Sequence[Line]:
-    """Where the shares lie, and on the device two layers of each kind that streams."""
+    """Where the shares lie, and on the device two layers of weights and two parts of the cache that stream."""
     if x.offload == NONE:
         return []
     weights, cache = s.first_layers * s.layer_stored, s.batch * s.first_layers * s.cache_per_sequence
     streamed = x.weights_at_host + x.weights_at_storage + x.weights_behind
     cached = x.cache_at_host + x.cache_at_storage + x.cache_behind
     flying = where(streamed > 0.0, BUFFERS, 0.0) * s.layer_stored
-    reading = BUFFERS * cached * s.batch * s.cache_per_sequence
+    reading = BUFFERS * cached * maximum(s.batch / PARTS, 1.0) * s.cache_per_sequence
     passing = where(x.weights_at_storage > 0.0, BUFFERS, 0.0) * s.layer_stored
     lines = [
         Line("layers in flight", machine.main.tier, flying),

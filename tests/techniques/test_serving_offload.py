@@ -14,6 +14,7 @@ from perfmodel.errors import PerfmodelError
 from perfmodel.insight.planner import answer
 from perfmodel.insight.setting import Setting
 from perfmodel.machine.build import Machine
+from perfmodel.solver.evaluate import evaluate_plan
 from perfmodel.solver.placement import placed_exactly, solve_shares
 from perfmodel.solver.search import Outcome, search
 from perfmodel.specs.system import load_device, load_system
@@ -217,3 +218,26 @@ def test_a_memory_behind_the_nearer_one_takes_what_has_no_room(tmp_path: Path) -
 def test_one_memory_may_lie_behind_the_one_that_holds_weights(tmp_path: Path) -> None:
     with pytest.raises(PerfmodelError, match="ddr, slow lie behind hbm"):
         load_device(board(tmp_path, "ddr: {64 GB, 51.2 GB/s}", "slow: {512 GB, 10 GB/s}"))
+
+
+def flexgen(name: str, batch: float, **columns: Any) -> Any:
+    """A policy of FlexGen's own runs (512 prompt and 32 output tokens; bench_suite.py in FMInference/FlexLLMGen)."""
+    changes = {"prompt": 512, "output": 32}
+    found = setting(name, "gcp-t4", "batch", framework="bare", use=("serving_offload",), changes=changes)
+    return found, evaluate_plan(found.problem, neutral(found, offload="streamed", batch=batch, **columns))
+
+
+def test_published_throughput_from_disk() -> None:
+    """OPT-175B, half of the weights and all of the cache on the SSD: 0.69 tokens/s (its README)."""
+    _, plan = flexgen("opt-175b", 256.0, weights_at_host=0.5, weights_at_storage=0.5, cache_at_storage=1.0)
+    assert plan.legal
+    assert plan.metrics["output_tokens_per_second"] == pytest.approx(0.69, rel=0.20)
+
+
+def test_published_throughput_from_host_memory_is_not_beyond_the_model() -> None:
+    """OPT-30B, attention on the processor: 7.32 tokens/s, with attention there at a tenth of its memory's bandwidth."""
+    found, plan = flexgen("opt-30b", 144.0, attention_engine="host", weights_at_host=0.8)
+    rate = plan.metrics["output_tokens_per_second"]
+    assert rate > 7.32
+    prompts = rate / 32.0 * 512.0 * 2.0 * found.model.architecture.parameters
+    assert prompts < 1.1 * 0.327 * 65e12, "prompts hide under streamed weights once a pass, not each of them"
