@@ -15,7 +15,7 @@ tile is full. Latencies are those of :mod:`perfmodel.serving.moments`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perfmodel.elementwise import Scalar, clamp, exp, maximum, minimum, sqrt, where
@@ -146,7 +146,9 @@ def tails_of(
     outside = Moments(waited, (looks * looks + window * window) / 12.0, load.first_token)
     ttft = ttft.then(outside)
     tpot = _per_token(decode / gained, slope / gained, spread, rate, added, load, passes.chunks.variation)
-    e2e = ttft.then(tpot, load.output - 1.0)
+    alike = replace(load, variation=0.0)  # the whole time of a request does not weigh short ones more
+    whole = _per_token(decode / gained, slope / gained, spread, rate, added, alike, passes.chunks.variation)
+    e2e = ttft.then(whole, load.output - 1.0)
     e2e = e2e._replace(variance=e2e.variance + (load.output * tpot.mean * load.variation) ** 2)
     first, second, _ = iteration_moments(rate, turn, added, passes.chunks.variation)
     swing = slope * sqrt(spread) / s.stages  # of a pass, with the batch at its time
@@ -199,7 +201,8 @@ def _per_token(
     free = maximum(1.0 - rate * added, 1e-6)
     mean = decode / free
     tokens = maximum(load.output - 1.0, 1.0)
-    prompts = rate * mean * added * added * (1.0 + variation * variation) / tokens
+    short = 1.0 + load.variation * load.variation  # mean of 1 / length over 1 / mean length: few tokens share a prompt
+    prompts = rate * mean * added * added * (1.0 + variation * variation) * short / tokens
     batches = slope * slope * spread * REMEMBERED
     return Moments(mean, (prompts + batches) / (free * free), 0.0 * mean)
 
