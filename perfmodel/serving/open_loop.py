@@ -9,7 +9,13 @@ is that of a processor-sharing queue whose speed depends on it; around its mean 
 
 (without prompts insensitive to the lengths; F. P. Kelly, Reversibility and Stochastic Networks, 1979, ch. 3): a plan
 whose passes grow with the batch comes to rest slowly. Passes are averaged over that spread, since kernels step where a
-tile is full. Latencies are those of :mod:`perfmodel.serving.moments`.
+tile is full. A token sees the batch of its own pass, and most tokens are made in large ones: the pass that tokens see
+on average is longer than that of the mean batch,
+
+.. math:: E[T] = T(b) + \frac{d T}{d b} (1 - e) \frac{\sigma^2}{b}
+
+and prompts that came while a request waited for its first token run before its second. Latencies are those of
+:mod:`perfmodel.serving.moments`.
 """
 
 from __future__ import annotations
@@ -37,6 +43,8 @@ STEEPEST = 0.99
 """Largest elasticity of a pass in its batch that is told from one [1]."""
 MANY = 1e9
 """Prompts of a pass that no budget limits."""
+TURNS = 3
+"""Rounds of batch seen, rate and first tokens; each leaves a fifth of the difference or less."""
 ROUNDS = 8
 """Rounds of the fixed point of rate and pass; each leaves a tenth of the difference or less."""
 REMEMBERED = 0.6667
@@ -131,23 +139,21 @@ def tails_of(
     decode = (quieter.pass_seconds + 4.0 * passes.pass_seconds + busier.pass_seconds) / 6.0
     elasticity = clamp(slope * batch / decode, 0.0, STEEPEST)
     count = maximum(load.output - 1.0, 1.0) / gained
-    turn, added, rate, holding = _mixed(decode / s.stages, passes, load, count)
-    decode = turn * s.stages
-    spread = _spread(batch, elasticity, rate * added)
-    own = passes.chunks.own + load.request_overhead
-    gated = first_token_moments(rate, turn, added, variation=passes.chunks.variation, own=own)
+    alone, ttft, rate, spread = decode, Moments(0.0, 0.0, 0.0), 0.0, batch
+    for _ in range(TURNS):
+        seen = alone + slope * (1.0 - elasticity) * minimum(spread / batch, maximum(batch, 1.0))
+        turn, added, rate, holding = _mixed(seen / s.stages, passes, load, count, rate * ttft.mean)
+        decode = turn * s.stages
+        spread = _spread(batch, elasticity, rate * added)
+        ttft, held = _first_tokens(passes, load, turn, added, rate)
     cut = passes.chunks.count > 1.0
-    queued = queue_moments(rate, own / s.stages, own, passes.chunks.variation)
-    queued = queued.then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
-    ttft = Moments(*(where(cut, a, b) for a, b in zip(queued, gated, strict=True)))
-    held = maximum(where(cut, rate * own / s.stages, 0.0), rate * passes.chunks.link)
     looks, window = (load.polling - 1.0) * decode, load.gathering.window * decode
-    waited = load.first_token + 0.5 * looks + load.gathering.wait * decode + (load.gathering.together - 1.0) * added
-    outside = Moments(waited, (looks * looks + window * window) / 12.0, load.first_token)
-    ttft = ttft.then(outside)
-    tpot = _per_token(decode / gained, slope / gained, spread, rate, added, load, passes.chunks.variation)
+    outer = load.first_token + 0.5 * looks + load.gathering.wait * decode + (load.gathering.together - 1.0) * added
+    outside = Moments(outer, (looks * looks + window * window) / 12.0, load.first_token)
+    ttft, waited = ttft.then(outside), rate * ttft.mean
+    tpot = _per_token(decode / gained, slope / gained, spread, rate, added, load, passes.chunks.variation, waited)
     alike = replace(load, variation=0.0)  # the whole time of a request does not weigh short ones more
-    whole = _per_token(decode / gained, slope / gained, spread, rate, added, alike, passes.chunks.variation)
+    whole = _per_token(decode / gained, slope / gained, spread, rate, added, alike, passes.chunks.variation, waited)
     e2e = ttft.then(whole, load.output - 1.0)
     e2e = e2e._replace(variance=e2e.variance + (load.output * tpot.mean * load.variation) ** 2)
     first, second, _ = iteration_moments(rate, turn, added, passes.chunks.variation)
@@ -165,12 +171,26 @@ def tails_of(
     )
 
 
-def _mixed(turn: Seconds, passes: Passes, load: Load, count: Scalar) -> tuple[Seconds, Seconds, Scalar, Scalar]:
+def _first_tokens(passes: Passes, load: Load, turn: Seconds, added: Seconds, rate: Scalar) -> tuple[Moments, Scalar]:
+    """Time to the first token but for what is outside passes, and how much of the time prompts take that are cut."""
+    s, chunks = passes.settled, passes.chunks
+    own = chunks.own + load.request_overhead
+    gated = first_token_moments(rate, turn, added, variation=chunks.variation, own=own)
+    cut = chunks.count > 1.0
+    queued = queue_moments(rate, own / s.stages, own, chunks.variation)
+    queued = queued.then(Moments(0.5 * turn, turn * turn / 12.0, 0.0))
+    ttft = Moments(*(where(cut, a, b) for a, b in zip(queued, gated, strict=True)))
+    return ttft, maximum(where(cut, rate * own / s.stages, 0.0), rate * chunks.link)
+
+
+def _mixed(
+    turn: Seconds, passes: Passes, load: Load, count: Scalar, waiting: Scalar
+) -> tuple[Seconds, Seconds, Scalar, Scalar]:
     """The pass of one stage, what a prompt adds to it, the rate that keeps the batch, and the passes that hold prompts.
 
     The first prompt of a pass finds units idle that decoding leaves, a second one does not: a prompt costs what a
     second one does, and passes that hold any are so much shorter (or longer) than those sums; how many do follows from
-    the rate.
+    the rate. ``waiting`` prompts come while a request waits for its own first token, and run before its second.
     """
     s, chunks = passes.settled, passes.chunks
     first = chunks.stall / s.stages + load.request_overhead
@@ -179,13 +199,14 @@ def _mixed(turn: Seconds, passes: Passes, load: Load, count: Scalar) -> tuple[Se
     for _ in range(ROUNDS):
         holding = 1.0 - exp(-rate * turn / maximum(1.0 - rate * added, 1e-3))
         turn = maximum(alone + holding * (first - added), 0.1 * alone)
-        rate = s.batch / (count * turn * s.stages + s.batch * added)
+        rate = s.batch / (count * turn * s.stages + (s.batch + waiting) * added)
     return turn, added, rate, holding
 
 
 def _per_token(
-    decode: Seconds, slope: Scalar, spread: Scalar, rate: Scalar, added: Seconds, load: Load, variation: Scalar
-) -> Moments:
+    decode: Seconds, slope: Scalar, spread: Scalar, rate: Scalar, added: Seconds, load: Load, variation: Scalar,
+    waited: Scalar,
+) -> Moments:  # fmt: skip
     """Time per output token of a request: prompts that came during its life, and the batch it was in.
 
     A prompt more than usual prolongs the life, in which others come: its delay counts by the share of time left free.
@@ -197,10 +218,11 @@ def _per_token(
     rate, added : arrivals per second, and what each adds [s].
     load : of the requests.
     variation : coefficient of variation of what a prompt adds.
+    waited : prompts that came while a request waited for its first token.
     """
     free = maximum(1.0 - rate * added, 1e-6)
-    mean = decode / free
     tokens = maximum(load.output - 1.0, 1.0)
+    mean = (decode + waited * added / tokens) / free
     short = 1.0 + load.variation * load.variation  # mean of 1 / length over 1 / mean length: few tokens share a prompt
     prompts = rate * mean * added * added * (1.0 + variation * variation) * short / tokens
     batches = slope * slope * spread * REMEMBERED

@@ -145,7 +145,7 @@ def test_the_closed_form_of_pools_agrees(name: str, rate: float, tp: int, variat
         prefill.tails.ttft, decode.tails.tpot, decode.tails.tbt(99.0), output=1.0 * work.output, moved=moved,
         turn=decode.pass_seconds, variation=variation,
     )  # fmt: skip
-    load = Synthetic(rate, work.prompt, work.output, 3000, length_variation=variation)
+    load = Synthetic(rate, work.prompt, work.output, 6000, length_variation=variation)
     options = Options(choose_scheduler("vllm"), 1, 1, prefix_cache=False)
     run = simulate(found, neutral(found, tp=tp), load, options, prefill=neutral(found, tp=tp))
     assert run.metrics["prefill_utilisation"] == pytest.approx(x.load, rel=0.06)
@@ -153,7 +153,7 @@ def test_the_closed_form_of_pools_agrees(name: str, rate: float, tp: int, variat
     assert run.metrics["mean_batch"] == pytest.approx(decode.settled.batch, rel=0.05)
     for latency in ("ttft", "tpot", "e2e"):
         moments, seen = getattr(form, latency), run.latencies[latency]
-        assert moments.mean == pytest.approx(seen.mean, rel=0.05)
+        assert moments.mean == pytest.approx(seen.mean, rel=0.05 if latency == "ttft" else 0.03)
         for share in (50, 90):
             assert moments.percentile(share) == pytest.approx(getattr(seen, f"p{share}"), rel=0.10)
     assert form.gap == pytest.approx(run.gaps["p99"], rel=0.10)
