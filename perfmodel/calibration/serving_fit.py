@@ -56,7 +56,7 @@ BOUNDS: dict[str, Range] = {
     "elementwise_scale": Range(1.0, 8.0, 2.0),
     "host_per_sequence": Range(0.0, 400e-6, 12e-6),
     "request_overhead": Range(0.0, 20e-3, 4e-3),
-    "expert_passes": Range(0.0, 20.0, 5.0),
+    "expert_passes": Range(0.0, 20.0, 4.0, 0.05),
     "host_per_piece": Range(0.0, 200e-6, 40e-6),
     "first_token": Range(0.0, 0.6, 50e-3),
     "first_token_experts": Range(0.0, 6e-3, 1e-3),
