@@ -15,7 +15,7 @@ from perfmodel.operators.formats import STORAGE, storage
 from perfmodel.operators.layers import SAMPLED_LOGIT_BYTES, Call, Sizes, embedding_calls, head_calls, layer_calls
 from perfmodel.operators.state import layer_parameters
 from perfmodel.phases.chunks import Chunks, chunks_of, mixed_sizes, pieces_of, prompts_gathered, prompts_held
-from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times
+from perfmodel.phases.compose import Longest, Node, Serial, Slot, Times, add_up
 from perfmodel.phases.emit import Known, call_terms, divided, gathered, uncovered
 from perfmodel.phases.host import host_of, launches, sending_of
 from perfmodel.phases.judge import legality, memory_ratios
@@ -61,6 +61,7 @@ class Passes:
     devices : devices of the replica.
     ledgers : memory lines of the first and the last stage.
     ratios : demand / limit of every constraint but latency.
+    prompt_compute : for which one prompt keeps the compute units of a stage busy [s].
     """
 
     settled: Settled
@@ -72,6 +73,7 @@ class Passes:
     devices: Scalar
     ledgers: Mapping[str, tuple[Line, ...]]
     ratios: Mapping[str, Scalar]
+    prompt_compute: Seconds = 0.0
 
 
 def weight_format(situation: Situation, layout: Layout) -> str:
@@ -348,7 +350,7 @@ def _model_terms(
     def on(engine: str) -> list[Term]:
         found = partial(pass_terms, replace(s, sizes=small), machine, framework, rows=rows, on=engine, known=memo.known)
         own = memo.get((engine, *key), found)
-        busy = power or bool(s.layout.side_by_side)
+        busy = power or part.name == "prefill" or bool(s.layout.side_by_side)
         return gathered(own, expand, power=busy, bounds=bounds) if expand else list(own)
 
     return divided(s, on)
@@ -388,4 +390,11 @@ def evaluate_passes(
     }
     ratios = {**_legal(x, s, techniques, situation), **memory_ratios(ledgers, machine)}
     chunks = chunks_of(terms, settled, framework, host)
-    return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), chunks, _devices(s), ledgers, ratios)
+    units = _busy_units(settled["prefill"], terms["prefill"])
+    return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), chunks, _devices(s), ledgers, ratios, units)
+
+
+def _busy_units(s: Settled, terms: Sequence[Term]) -> Seconds:
+    """For how long one prompt keeps the compute units of the fullest stage busy [s]."""
+    layer = add_up([t.compute for t in terms if t.slot == "layer"])
+    return minimum(1.0 * s.first_layers, 1.0 * s.layers) * s.architecture.prompt_passes * layer / s.sizes.sequences

@@ -57,6 +57,7 @@ def closed_loop(
     gathered: Scalar = 1.0,
     fill: Scalar = 1.0,
     gathering: Gathering = ALONE,
+    units: Seconds = 0.0,
 ) -> Latency:
     r"""Latencies of ``batch`` requests that are replaced as soon as they finish.
 
@@ -83,6 +84,7 @@ def closed_loop(
     gathered : prompts of a pass.
     fill : prompts that a pass holds when all of the batch arrive at once.
     gathering : prompts that wait for each other, then run in the same passes.
+    units : for which a prompt keeps compute units busy; requests come no faster, however much hides under passes [s].
 
     References
     ----------
@@ -106,7 +108,9 @@ def closed_loop(
     busy = minimum(others * stall / (output * tpot + own), BUSIEST)
     queue = gathering.queued * busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
     wait = (0.5 * polling + gathering.wait) * pass_seconds + queue + (together - 1.0) * stall
-    ttft = first_token + request_overhead + wait + own
+    alone = stall * (together + apart / output)  # a loop is no faster than its server: all prompts and passes in turn
+    alone = maximum(alone, batch * units - (output - 1.0) * tpot)
+    ttft = first_token + request_overhead + maximum(wait + own, alone)
     full = maximum(minimum(maximum(fill, 1.0), batch), gathered)
     each = prefill_seconds / stages / gathered + request_overhead / full
     burst = first_token + 0.5 * (batch + 1.0) * each
@@ -242,6 +246,7 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         gathered=passes.chunks.gathered,
         fill=floor(passes.chunks.fill),
         gathering=gathering_of(s, framework),
+        units=passes.prompt_compute,
     )
     return Replica(
         settled=s,

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from planning import setting
 
 from perfmodel.calibration.serving import Block, blocks, framework_of
 from perfmodel.calibration.serving_rows import ServingRow, read_row
 from perfmodel.calibration.serving_sources import model_of
+from perfmodel.insight.planner import answer
 from perfmodel.operators.layers import Sizes, layer_calls
 from perfmodel.serving.steady import closed_loop
 
@@ -124,3 +126,15 @@ def test_projections_onto_latents_in_one_product() -> None:
     flops = {f: sum(c.share * c.work.flops for c in own) for f, own in calls.items()}
     assert counted[False] - counted[True] == pytest.approx(1.0)
     assert flops[True] == pytest.approx(flops[False])
+
+
+@pytest.mark.parametrize("machine", ["h100-sxm", "npu-pim", "edge-8x"])
+@pytest.mark.parametrize(("prompt", "output"), [(4096, 1), (128, 2)])
+def test_no_loop_multiplies_faster_than_its_devices(machine: str, prompt: int, output: int) -> None:
+    """Prompts of short answers hide under decode passes and each other only as far as units are idle."""
+    found = setting("llama-2-13b", machine, "batch", changes={"prompt": prompt, "output": output})
+    best = answer(found).best
+    assert best is not None
+    rate = float(best.metrics["output_tokens_per_second_per_device"] or 0.0) / output
+    flops = rate * (prompt + output) * 2.0 * found.model.architecture.parameters
+    assert flops <= found.machine.main.peak("bf16")
