@@ -16,6 +16,7 @@ from perfmodel.calibration.serving_sources import sources
 from perfmodel.machine.build import Machine, build_machine
 from perfmodel.network.build import build_network
 from perfmodel.network.topology import Network
+from perfmodel.phases.host import decoding_only
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import Passes, evaluate_passes
 from perfmodel.serving.offline import most_batch, waves_of
@@ -335,7 +336,7 @@ def _pools(block: Block, constants: Constants) -> tuple[Array, ...]:
     alone, full = first.passes(constants), first.passes(constants, prompts)
     decoding = clients
     for _ in range(BALANCING):
-        decode = block.passes(constants, batch=np.maximum(decoding / workers[1], block.x.ep))
+        decode = block.passes(decoding_only(constants), batch=np.maximum(decoding / workers[1], block.x.ep))
         pools = Pools(alone, full, prompts, decode, workers[0], workers[1], block.network, constants)
         load = pools.under(clients)
         decoding = 0.5 * (decoding + np.minimum(load.decoding, clients))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from perfmodel.errors import SpecError
 from perfmodel.insight.replicas import CacheSize, Options, Side, side_of
 from perfmodel.insight.setting import Setting
+from perfmodel.phases.host import decoding_only
 from perfmodel.serving.first_token import first_token_of
 from perfmodel.serving.open_pools import hand_over, prompt_bytes
 from perfmodel.serving.pooled_simulation import Decoder, PooledRun, PrefillReplica, Transfer
@@ -79,7 +80,7 @@ def simulate(
         If the plan cannot run.
     """
     began = time.perf_counter()
-    side = side_of(setting, x, options, longest)
+    side = side_of(setting if prefill is None else _decoding(setting), x, options, longest)
     framework = setting.problem.framework
     if prefill is None:
         run = _common(side, Totals(first_token_of(framework, setting.model.architecture)))
@@ -100,6 +101,12 @@ def simulate(
     wall = (prepared - began, time.perf_counter() - prepared, float(run.taken - before), spent)
     slo = setting.workload.slo if setting.workload.kind == "serving" else Slo()
     return _result(run, side.cache, options, slo, wall)
+
+
+def _decoding(setting: Setting) -> Setting:
+    """The setting of workers that only decode."""
+    problem = setting.problem
+    return replace(setting, problem=replace(problem, framework=decoding_only(problem.framework)))
 
 
 def _common(side: Side, totals: Totals) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from perfmodel.elementwise import Scalar, where
 from perfmodel.operators.layers import layer_calls
@@ -11,7 +12,15 @@ from perfmodel.techniques.base import Term
 from perfmodel.techniques.settled import Settled
 from perfmodel.units import Seconds
 
-__all__ = ["host_of", "launches", "sending_of"]
+__all__ = ["decoding_only", "host_of", "launches", "sending_of"]
+
+
+def decoding_only(framework: Mapping[str, Any]) -> dict[str, Any]:
+    """Constants of a worker to which finished prompts are handed: it prepares a pass beside the one before.
+
+    What an iteration waits for elsewhere is the look at new prompts; published decode workers show none of it.
+    """
+    return {**framework, "host_per_iteration": 0.0}
 
 
 def host_of(framework: Mapping[str, float], stages: Scalar, sequences: Scalar) -> Seconds:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.elementwise import Scalar, ceil
+from perfmodel.phases.host import decoding_only
 from perfmodel.phases.serving import evaluate_passes
 from perfmodel.serving.moments import Moments
 from perfmodel.serving.open_pools import LOADS, POOLS, Pool, Request, hand_over, pool_replica, prompt_bytes, together
@@ -57,11 +58,12 @@ class PoolProblem(ServingProblem):
 
     def evaluate(self, x: Plan) -> Replica:
         """Full evaluation of one replica plan or a block."""
+        framework = decoding_only(self.framework) if self.pool == "decode" else self.framework
         passes = partial(
             evaluate_passes, techniques=self.techniques, situation=self.situation, machine=self.machine,
-            network=self.network, framework=self.framework, memo=self.memo, power=self.objective == "energy",
+            network=self.network, framework=framework, memo=self.memo, power=self.objective == "energy",
         )  # fmt: skip
-        return pool_replica(self.pool, x, passes, self.machine, self.framework)
+        return pool_replica(self.pool, x, passes, self.machine, framework)
 
     def judge(self, x: Plan) -> Judged:
         """Score, device count and constraints of a block; seconds are those of the pool's own latency."""
