@@ -77,7 +77,7 @@ NOTHING = Moments(0.0, 0.0, 0.0)
 
 def _prefill(x: Plan, passes: Passes, load: Load) -> Replica:
     s = passes.settled
-    own = passes.prefill_seconds * passes.chunks.longer
+    own = passes.prefill_seconds * passes.chunks.longer + (s.framework or {}).get("host_per_iteration", 0.0)
     busy = own / s.stages + load.request_overhead
     rate = x.load / busy
     ttft = queue_moments(rate, busy, own + load.request_overhead, passes.chunks.variation)
