@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perfmodel.calibration.model import Unpredictable
 from perfmodel.calibration.rows import header_of
+from perfmodel.calibration.serving_launches import launch_of
 from perfmodel.calibration.serving_rows import HEADER, MILLI, ServingRow, Setup, number, origin_of, read_row
 from perfmodel.calibration.serving_sources import cluster_of, harness_of, lengths_of, model_of, queued, setting_of
 from perfmodel.specs.architecture import Moe
@@ -39,7 +40,9 @@ def _row(line: int, row: Row, mode: str, columns: Mapping[str, float], measured:
         device=row.get("gpu", ""),
         dtype=row.get("dtype", ""),
         cohort=(software, row.get("framework", ""), row.get("model", ""), precision, row.get("gpu", ""), ""),
-        setup=Setup(model_of(named), cluster_of(row.get("gpu", ""), devices), software, kv_format),
+        setup=Setup(
+            model_of(named), cluster_of(row.get("gpu", ""), devices), software, kv_format, launch=launch_of(named)
+        ),
         prompt=prompt,
         output=output,
         columns=columns,

@@ -51,7 +51,9 @@ def launches(s: Settled, framework: Mapping[str, float]) -> Term:
     """Least time of the logical operations of a layer, sums among tensor ranks included, beside what they launch."""
     calls = layer_calls(s.architecture, s.sizes)
     operations = sum(c.share for c in calls if c.component != "elementwise") + 2.0
-    operations = operations + where(s.sizes.weight_split > 1.0, sums_per_layer(s.architecture), 0.0)
+    operations = operations + where(
+        s.sizes.weight_split > 1.0, sums_per_layer(s.architecture, framework.get("sums_apart", 0.0)), 0.0
+    )
     repeated = 1.0 if s.sizes.decode else framework.get("prompt_launches", 1.0)
     launch = framework.get("launch_per_operation", 0.0) * operations * repeated
     return Term("host launch", "layer", "host cpu", launch, "launch", prefetch=True)

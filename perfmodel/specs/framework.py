@@ -194,6 +194,8 @@ class ServingConstants(Spec):
     """Share of the bandwidth of device links that such a step reaches [1]."""
     exchange_copies: Share = fact(0.0, "0")
     """1 where a token travels once for each of its experts, 0 where once to every rank that has any of them [1]."""
+    sums_apart: Share = fact(0.0, "0")
+    """1 where attention and feed-forward of a parallel layer are added up among tensor ranks one by one [1]."""
     exchange_quantised: Number = fact(0.0, "0")
     """Bytes of a number up to which the format of the experts' products is that in which tokens travel to them, too; as
     computed in wider ones [B]."""

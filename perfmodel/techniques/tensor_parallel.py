@@ -63,7 +63,7 @@ def terms(x: Plan, s: Settled, machine: Machine, net: Network) -> Sequence[Term]
     exposed = framework.get("tensor_exposed", 1.0)
     waiting = call_latency(group, framework)
     bound = all_reduce_bound(net, group, size)
-    sums = sums_per_layer(s.architecture)
+    sums = sums_per_layer(s.architecture, framework.get("sums_apart", 0.0))
     return [
         Term(
             "tensor sync",

@@ -12,6 +12,7 @@ from perfmodel.calibration.serving_rows import ServingRow
 from perfmodel.calibration.serving_tables import offline_row, phases_row, static_row, submission_row
 from perfmodel.operators.attention import decode_attention
 from perfmodel.operators.layers import Sizes, layer_calls
+from perfmodel.operators.sums import sums_per_layer
 from perfmodel.specs.locate import find_model
 from perfmodel.specs.model import load_model
 
@@ -118,6 +119,19 @@ def test_short_prompts_wait_for_launches() -> None:
     assert made.ttft == pytest.approx(58.2e-3, rel=0.15)
     assert made.tpot == pytest.approx(30e-3, rel=0.1)
     assert made.ttft[1] == pytest.approx(made.ttft[0], rel=0.02)
+
+
+def test_parts_of_a_parallel_layer_were_added_up_one_by_one() -> None:
+    """Falcon 180B on eight A100, 2,048 tokens: 509 ms under TensorRT-LLM 0.5, which added up twice."""
+    falcon = {"model": "Falcon 180B", "gpu": "A100 80GB", "num_gpus": "8", "tp": "8", "dtype": "fp16", "batch": "1",
+              "isl": "2048", "osl": "1", "unit": "ms", "ttft_ms": "509", "source": "TensorRT-LLM@a:b"}  # fmt: skip
+    before, after = (static_row(2, {**falcon, "framework": f"TensorRT-LLM v{v}"}) for v in ("0.5", "0.6.1"))
+    assert dict(before.setup.launch.settings) == {"sums_apart": 1.0}
+    twice, once = (float(predict(blocks([row])).ttft[0]) for row in (before, after))
+    assert twice == pytest.approx(0.509, rel=0.1)
+    assert once < 0.95 * twice
+    architecture = before.setup.architecture
+    assert (sums_per_layer(architecture), sums_per_layer(architecture, 1.0)) == (1.0, 2.0)
 
 
 def test_equal_requests_in_step_wait_for_half_a_round_of_prompts() -> None:
