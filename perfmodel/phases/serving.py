@@ -344,7 +344,7 @@ def _model_terms(
     s = part.settled
     small, expand = collapse(s.sizes)
     rows = 1.0 if part.name in ("mixed", "crowded") else None
-    parts = tuple(p for p in s.layout.placed if p.part != "layers")
+    parts = tuple(p for p in s.layout.placed if p.part != "layers" and s.sizes.decode)  # prompts run on the device
     key = (part.name, parts, s.layout.kv_map, s.layout.shape, *(framework.get(n, 0.0) for n in IN_PASSES), small)
 
     def on(engine: str) -> list[Term]:

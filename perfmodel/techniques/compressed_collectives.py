@@ -182,4 +182,5 @@ TECHNIQUE = Technique(
     choice="compressor",
     quality=quality,
     undominated=undominated,
+    telling=("compressor",),
 )
