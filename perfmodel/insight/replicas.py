@@ -123,6 +123,11 @@ class Side:
     longest: int
 
     @property
+    def devices(self) -> float:
+        """Devices of a replica."""
+        return float(self.loaded.devices)
+
+    @property
     def overhead(self) -> float:
         """Host time of every admission [s]."""
         return self.setting.problem.framework.get("request_overhead", 0.0)

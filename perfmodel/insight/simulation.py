@@ -83,9 +83,12 @@ def simulate(
     side = side_of(setting if prefill is None else _decoding(setting), x, options, longest)
     framework = setting.problem.framework
     if prefill is None:
+        _fits(setting, options.replicas * side.devices, alone=setting.machine.devices == 1)
         run = _common(side, Totals(first_token_of(framework, setting.model.architecture)))
     else:
-        run = _pools(side_of(setting, prefill, options, side.longest), side)
+        first = side_of(setting, prefill, options, side.longest)
+        _fits(setting, options.prefill_replicas * first.devices + options.replicas * side.devices)
+        run = _pools(first, side)
     saver = None
     if options.checkpoint is not None:
         plans = [vars(plan) for plan in (prefill, x) if plan is not None]
@@ -109,6 +112,15 @@ def _decoding(setting: Setting) -> Setting:
     return replace(setting, problem=replace(problem, framework=decoding_only(problem.framework)))
 
 
+def _fits(setting: Setting, devices: float, *, alone: bool = False) -> None:
+    """Refuse more devices than the machine has, unless machines stand ``alone`` and there may be any number of them."""
+    if devices > setting.machine.devices and not alone:
+        raise SpecError(
+            "the replicas take more devices than the machine has", field="replicas", found=f"{devices:,.0f} devices",
+            allowed=f"up to {setting.machine.devices:,.0f}; --hw with a larger machine",
+        )  # fmt: skip
+
+
 def _common(side: Side, totals: Totals) -> Run:
     """Replicas that do both."""
     options = side.options
@@ -125,7 +137,7 @@ def _common(side: Side, totals: Totals) -> Run:
 def _pools(prefill: Side, decode: Side) -> Run:
     """Replicas that prefill, replicas that decode, and the link between them."""
     options, problem = decode.options, decode.setting.problem
-    devices = [float(side.loaded.devices) for side in (prefill, decode)]
+    devices = [side.devices for side in (prefill, decode)]
     whole = options.prefill_replicas * devices[0] + options.replicas * devices[1]
 
     def moved(tokens: float) -> float:

@@ -65,6 +65,8 @@ def test_the_screen_says_whether_the_load_is_carried(capsys) -> None:
         (["--trace", "nowhere.csv"], "No such file"),
         (["--rate", "1", "--workload", "pretrain"], "a serving workload"),
         (["--rate", "1", "--model", "llama70b"], "no room for a KV cache"),
+        (["--rate", "1", "--prefill-replicas", "1"], "found '2 devices'; allowed: up to 1"),
+        (["--rate", "1", "--hw", "dgx-a100", "--replicas", "99999"], "more devices than the machine has"),
     ],
 )
 def test_mistakes_are_one_message(capsys, more: list[str], said: str) -> None:
