@@ -36,15 +36,15 @@ def host_of(framework: Mapping[str, float], stages: Scalar, sequences: Scalar) -
 
 
 def sending_of(framework: Mapping[str, float], s: Settled) -> Seconds:
-    """Time in which the process that answers clients sends the tokens of a decode pass, beside the device [s].
+    """Time in which the process that answers clients sends one token of every sequence, beside the device [s].
 
     Parameters
     ----------
     framework : constants: ``host_per_piece`` [s], and ``piece_tokens`` that it sends together.
-    s : the settled pass.
+    s : the settled decode pass; the process answers for all ranks that share the batch.
     """
-    tokens = s.batch * s.layout.tokens_per_pass
-    return framework.get("host_per_piece", 0.0) * tokens / framework.get("piece_tokens", 1.0)
+    sequences = s.batch * s.split("batch")
+    return framework.get("host_per_piece", 0.0) * sequences / framework.get("piece_tokens", 1.0)
 
 
 def launches(s: Settled, framework: Mapping[str, float]) -> Term:

@@ -21,7 +21,7 @@ from perfmodel.phases.host import host_of, launches, sending_of
 from perfmodel.phases.judge import legality, memory_ratios
 from perfmodel.phases.ledger import cached_per_sequence, layer_bytes, packed_padding, serving_ledger
 from perfmodel.phases.memo import Memo
-from perfmodel.phases.settle import chance_imbalance, declare, expert_imbalance, families_of, stage_layers
+from perfmodel.phases.settle import chance_imbalance, declare, devices_of, expert_imbalance, families_of, stage_layers
 from perfmodel.phases.side_by_side import overlapped
 from perfmodel.phases.software import IN_PASSES, small_passes
 from perfmodel.specs.sharing import leading_layers, share_keys
@@ -317,16 +317,9 @@ def _legal(x: Plan, s: Settled, techniques: Sequence[Technique], situation: Situ
     """Demand / limit of every count and divisibility."""
     counts = {
         "batch": s.stages * s.layout.sub_batches / s.batch,
-        "device count": _devices(s) / situation.devices,
+        "device count": devices_of(s.dims) / situation.devices,
     }
     return legality(x, s, techniques, situation, counts)
-
-
-def _devices(s: Settled) -> Scalar:
-    devices: Scalar = 1.0
-    for dim in s.dims:
-        devices = devices * dim.degree
-    return devices
 
 
 def check_passes(
@@ -367,11 +360,13 @@ def evaluate_passes(
     *,
     power: bool = False,
     bounds: bool = False,
+    sent: bool = True,
 ) -> Passes:
     """Evaluate the passes of one replica plan, or of a whole mesh of plans at once.
 
-    The batch ``x.batch`` is that of the whole replica; ``power`` follows how busy compute units and memory are, and
-    ``bounds`` keeps the lower bounds of the passes of a mesh.
+    The batch ``x.batch`` is that of the whole replica; ``power`` follows how busy compute units and memory are,
+    ``bounds`` keeps the lower bounds of the passes of a mesh, and with ``sent`` a decode pass lasts no less than its
+    tokens take to be sent.
     """
     memo = memo or Memo()
     terms: dict[str, list[Term]] = {}
@@ -383,7 +378,8 @@ def evaluate_passes(
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
     host = host_of(framework, s.stages, s.batch)
-    decode = pass_tree(s, terms["decode"], host, latency=False, sending=sending_of(framework, s))
+    sending = sending_of(framework, s) * s.layout.tokens_per_pass if sent else 0.0
+    decode = pass_tree(s, terms["decode"], host, latency=False, sending=sending)
     prefill = pass_tree(settled["prefill"], terms["prefill"], 0.0, latency=True)
     ledgers = {
         stage: serving_ledger(s, machine, lines, framework, first=stage == "first") for stage in ("first", "last")
@@ -391,7 +387,9 @@ def evaluate_passes(
     ratios = {**_legal(x, s, techniques, situation), **memory_ratios(ledgers, machine)}
     chunks = chunks_of(terms, settled, framework, host)
     units = _busy_units(settled["prefill"], terms["prefill"])
-    return Passes(s, decode, prefill, decode.elapsed(), prefill.elapsed(), chunks, _devices(s), ledgers, ratios, units)
+    return Passes(
+        s, decode, prefill, decode.elapsed(), prefill.elapsed(), chunks, devices_of(s.dims), ledgers, ratios, units
+    )
 
 
 def _busy_units(s: Settled, terms: Sequence[Term]) -> Seconds:

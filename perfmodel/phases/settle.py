@@ -14,7 +14,7 @@ from perfmodel.techniques.base import Situation, Technique
 from perfmodel.techniques.record import Layout, merge_layouts
 from perfmodel.techniques.settled import Family, Plan, split_by
 
-__all__ = ["declare", "expert_imbalance", "families_of", "stage_layers"]
+__all__ = ["declare", "devices_of", "expert_imbalance", "families_of", "stage_layers"]
 
 DATA_NEAR = 3.0
 """Placement of the data dimension: outside tensor, context and expert ranks, inside pipeline stages."""
@@ -55,6 +55,14 @@ def _changes(technique: Technique, x: Plan, situation: Situation) -> Mapping[str
     known = loss == loss
     accepted = {"quality_accepted": where(known, loss, 0.0), "quality_unknown": where(known, 0.0, 1.0)}
     return {**changes, "quality_loss": 0.0, **accepted}
+
+
+def devices_of(dims: tuple[Dim, ...]) -> Scalar:
+    """Ranks of a replica: the product of all degrees."""
+    devices: Scalar = 1.0
+    for dim in dims:
+        devices = devices * dim.degree
+    return devices
 
 
 def expert_imbalance(

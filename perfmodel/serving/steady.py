@@ -10,6 +10,7 @@ from perfmodel.elementwise import Scalar, floor, is_nothing, maximum, minimum
 from perfmodel.machine.build import Machine
 from perfmodel.network.topology import Network
 from perfmodel.phases.compose import Node
+from perfmodel.phases.host import sending_of
 from perfmodel.phases.judge import memory_ratios
 from perfmodel.phases.memo import Memo
 from perfmodel.phases.serving import Passes, evaluate_passes
@@ -54,6 +55,7 @@ def closed_loop(
     first_token: Seconds = 0.0,
     polling: Scalar = 1.0,
     link: Seconds = 0.0,
+    sending: Seconds = 0.0,
     gathered: Scalar = 1.0,
     fill: Scalar = 1.0,
     gathering: Gathering = ALONE,
@@ -81,6 +83,7 @@ def closed_loop(
     first_token : time to the first token outside passes [s].
     polling : passes between two looks at the queue.
     link : for which one request keeps a link busy that all share; requests leave no faster [s].
+    sending : for which a token of every request keeps the process busy that answers clients; none comes faster [s].
     gathered : prompts of a pass.
     fill : prompts that a pass holds when all of the batch arrive at once.
     gathering : prompts that wait for each other, then run in the same passes.
@@ -105,6 +108,8 @@ def closed_loop(
     tpot = decode + apart / output * stall
     if not is_nothing(link):
         tpot = maximum(tpot, others / output * link)
+    if not is_nothing(sending):
+        tpot = maximum(tpot, sending)
     busy = minimum(others * stall / (output * tpot + own), BUSIEST)
     queue = gathering.queued * busy / (2.0 * (1.0 - busy)) * others / batch * (stall + pass_seconds)
     wait = (0.5 * polling + gathering.wait) * pass_seconds + queue + (together - 1.0) * stall
@@ -168,13 +173,12 @@ def evaluate_serving(
 ) -> Replica:
     """Evaluate one replica plan under load, or a whole mesh at once; ``power`` and ``bounds`` as in the passes."""
     memo = Memo() if memo is None else memo
-    passes = evaluate_passes(x, techniques, situation, machine, network, framework, memo, power=power, bounds=bounds)
-    if not situation.workload.random_arrivals:
+    apart = situation.workload.random_arrivals  # else what sends tokens catches up while prompts run
+    given = (techniques, situation, machine, network, framework, memo)
+    passes = evaluate_passes(x, *given, power=power, bounds=bounds, sent=apart)
+    if not apart:
         return _under_load(passes, x.batch, situation, framework)
-    quieter, busier = (
-        evaluate_passes(plan, techniques, situation, machine, network, framework, memo)
-        for plan in at_nodes(x, passes.settled.batch)
-    )
+    quieter, busier = (evaluate_passes(plan, *given) for plan in at_nodes(x, passes.settled.batch))
     return _at_random((quieter, passes, busier), x.batch / passes.settled.batch, machine, framework)
 
 
@@ -243,6 +247,7 @@ def _under_load(passes: Passes, batch: Scalar, situation: Situation, framework: 
         first_token=first_token_of(framework, s.architecture),
         polling=framework.get("polling", 1.0),
         link=passes.chunks.link,
+        sending=sending_of(framework, s),
         gathered=passes.chunks.gathered,
         fill=floor(passes.chunks.fill),
         gathering=gathering_of(s, framework),
