@@ -114,10 +114,12 @@ class Iteration:
         mixers : time of attention and scans in an average layer, from :meth:`decode_mixers` and
             :meth:`chunk_mixers` [s].
         """
-        s = self._settled(rows, 1.0, queries=tokens, context=tokens, decode=False)
+        parts = self._layout.side_by_side or 1.0
+        s = self._settled(rows, 1.0, queries=tokens / parts, context=tokens / parts, decode=False)
         verified = rows * s.layout.verify_tokens
         terms = pass_terms(s, self.machine, self.framework, rows=verified / self._shares(s), mixers=False)
-        terms.append(Term("attention", "layer", "main", mixers))
+        each = mixers / parts
+        terms.append(Term("attention", "layer", "main", each, core=True, memory=each))
         host, sending = self._host(s)
         return pass_tree(s, terms + self._added(s), host, latency=False, sending=sending).elapsed()
 
@@ -131,7 +133,7 @@ class Iteration:
         added = self._added(s)
         streamed = add_up([t.seconds for t in added if t.core and t.prefetch])
         behind = add_up([t.seconds for t in added if t.slot == "head"])
-        return self._mixers(s) + streamed + behind / s.layers
+        return s.layout.sub_batches * self._mixers(s) + streamed + behind / s.layers
 
     def chunk_mixers(self, sequences: Scalar, queries: Scalar, context: Scalar) -> Seconds:
         """Attention and scans of an average layer for ``sequences`` chunks of ``queries`` tokens each [s].

@@ -245,7 +245,7 @@ def pass_tree(s: Settled, terms: Sequence[Term], host: Seconds, *, latency: bool
         return Slot(tuple(by_slot.get(name, ())), items=items)
 
     layer = slot("layer", s.layout.sub_batches if s.sizes.decode else 1.0)
-    if s.layout.side_by_side and s.sizes.decode:
+    if s.layout.side_by_side and not latency:
         layer = overlapped(by_slot.get("layer", ()), s.layout.side_by_side, s.situation.machine.main)
     embed, head, boundary = slot("embed"), slot("head"), slot("boundary")
     if latency:

@@ -90,3 +90,18 @@ def test_parts_side_by_side_lend_units_to_attention_and_exchanges() -> None:
     lent = 3e-4 * machine.main.streaming_units + 2e-4 * EXCHANGE_UNITS
     assert overlapped(terms, 2.0, machine.main).elapsed() == pytest.approx(alone + 2.0 * lent)
     assert overlapped(terms, 2.0, machine.main).elapsed() < 2.0 * 1.6e-3, "and still sooner than in turn"
+
+
+def test_simulated_passes_overlap_as_planned_ones_do() -> None:
+    """Passes with prompts, too, are cut into parts side by side."""
+    rates = []
+    for nano in (1, 2):
+        load = Synthetic(float("inf"), 512, 512, 1200)
+        run = services.simulate(
+            "llama70b", "dgx-a100", load, "batch", columns={"tp": 8, "nano": nano}, use=("nano_batches",),
+            max_sequences=512, token_budget=2048, prefix_cache=False,
+        ).found  # fmt: skip
+        rates.append(run.metrics["output_tokens_per_second"])
+    planned = [served(float(n), 512).metrics["output_tokens_per_second"] for n in (1, 2)]
+    assert rates[1] / rates[0] == pytest.approx(planned[1] / planned[0], rel=0.15)
+    assert rates[1] > 1.1 * rates[0]
