@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from perfmodel.elementwise import Scalar, where
+from perfmodel.elementwise import where
 from perfmodel.operators.layers import layer_calls
 from perfmodel.operators.sums import sums_per_layer
 from perfmodel.techniques.base import Term
@@ -23,16 +23,18 @@ def decoding_only(framework: Mapping[str, Any]) -> dict[str, Any]:
     return {**framework, "host_per_iteration": 0.0}
 
 
-def host_of(framework: Mapping[str, float], stages: Scalar, sequences: Scalar) -> Seconds:
+def host_of(framework: Mapping[str, float], s: Settled) -> Seconds:
     """Host time of a decode pass: every micro-batch that fills a pipeline stage is scheduled by itself [s].
 
     Parameters
     ----------
-    framework : constants: ``host_per_iteration`` and ``host_per_sequence`` [s].
-    stages : micro-batches of the pass.
-    sequences : in all of them.
+    framework : constants: ``host_per_iteration``, ``host_per_sequence``, and ``host_per_check`` of every sequence whose
+        drafts are checked [s].
+    s : the settled pass.
     """
-    return framework.get("host_per_iteration", 0.0) * stages + framework.get("host_per_sequence", 0.0) * sequences
+    checked = where(s.layout.verify_tokens > 1.0, framework.get("host_per_check", 0.0), 0.0)
+    each = framework.get("host_per_sequence", 0.0) + checked
+    return framework.get("host_per_iteration", 0.0) * s.stages + each * s.batch
 
 
 def sending_of(framework: Mapping[str, float], s: Settled) -> Seconds:

@@ -176,4 +176,4 @@ class Iteration:
 
     def _host(self, s: Settled) -> tuple[Seconds, Seconds]:
         """Host time of a pass, and that of the process that answers clients."""
-        return host_of(self.framework, s.stages, s.batch), sending_of(self.framework, s) * s.layout.tokens_per_pass
+        return host_of(self.framework, s), sending_of(self.framework, s) * s.layout.tokens_per_pass

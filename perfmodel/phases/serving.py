@@ -377,7 +377,7 @@ def evaluate_passes(
         terms[part.name] = own + [t for technique in techniques for t in technique.terms(x, s, machine, network)]
     s = settled["decode"]
     lines = [line for technique in techniques for line in technique.memory(x, s, machine)]
-    host = host_of(framework, s.stages, s.batch)
+    host = host_of(framework, s)
     sending = sending_of(framework, s) * s.layout.tokens_per_pass if sent else 0.0
     decode = pass_tree(s, terms["decode"], host, latency=False, sending=sending)
     prefill = pass_tree(settled["prefill"], terms["prefill"], 0.0, latency=True)

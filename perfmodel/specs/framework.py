@@ -208,6 +208,9 @@ class ServingConstants(Spec):
     """The same for a layer with a recurrent state: splitting and reordering projections, gates, norms [1]."""
     expert_passes: Count = fact(0.0, "1")
     """The same for a layer with experts: choosing them, quantising, gating and adding shared experts [1]."""
+    host_per_check: Duration = fact(0.0, "0 s")
+    """Host time per sequence and pass that checks drafts, where the engine then does not schedule beside the device
+    [s]."""
     host_per_draft: Duration = fact(0.0, "0 s")
     """Host time per position that something drafts: preparing its inputs, sampling, a share of rejecting [s]."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from planning import setting
 
-from perfmodel.calibration.serving import Block, blocks, framework_of
+from perfmodel.calibration.serving import Block, blocks, framework_of, speculated
 from perfmodel.calibration.serving_rows import ServingRow, read_row
 from perfmodel.calibration.serving_sources import model_of
 from perfmodel.insight.planner import answer
@@ -98,6 +98,15 @@ def test_tokens_come_no_faster_than_they_are_sent() -> None:
     assert sglang({"host_per_piece": 1e-3, "piece_tokens": 50.0}, concurrency="256").tpot == free.tpot
     ranks = {"tp_size": "1", "attention_dp_size": "8", "moe_tp_size": "1", "moe_ep_size": "8"}
     assert sglang({"host_per_piece": 1e-3}, concurrency="256", **ranks).tpot == pytest.approx(0.256)
+
+
+def test_checking_drafts_costs_every_sequence_where_it_is_not_hidden() -> None:
+    """Only passes that check drafts pay, so they gain less the more sequences there are."""
+    plain = read_row(2, {**ROW, "framework": "sglang"})
+    constants = framework_of("sglang").constants
+    for row, each in ((plain, 0.0), (speculated(plain), 1e-3)):
+        free, paid = (blocks([row])[0].evaluate({**constants, "host_per_check": t}).pass_seconds for t in (0.0, 1e-3))
+        assert float((paid - free)[0]) == pytest.approx(32.0 * each)
 
 
 def test_shared_experts_beside_routed_ones_cost_a_decode_pass_nothing() -> None:
