@@ -89,6 +89,11 @@ def make_setting(model: Model, system: System, workload: Workload, framework: Fr
     """
     _check(model, workload, question)
     machine = build_machine(system, framework.kernels, framework.covers, framework.stand_in, tuned=framework.tuned)
+    if question.objective == "energy" and not machine.main.draw.limit:
+        raise SpecError(
+            f"{system.accelerator.name} states no power, so that its energy is unknown", field="objective",
+            found="energy", allowed="the others; or add power: {limit: …} to the device file",
+        )  # fmt: skip
     network = build_network(system.cluster, sums=framework.all_reduce)
     devices = machine.devices if question.devices is None else question.devices
     if devices > machine.devices:

@@ -24,6 +24,10 @@ from perfmodel.units import Bytes, BytesPerSecond, Watts
 __all__ = ["Machine", "build_engine", "build_machine"]
 
 _CONSTANTS = tuple(KernelConstants.model_fields)
+SPATIAL = frozenset({"fpga", "dataflow"})
+"""Classes whose units work on one tile together: chains of DSPs, the cores of a wafer."""
+GROUPS = 304.0
+"""Most groups that such units form, each with tiles of its own: the units of the largest device measured (MI300X)."""
 DEFAULT_SPREAD = {"datasheet": 0.35, "measured": 0.12, "fitted": 0.15, "assumed": 0.5}
 """Relative half-width of the 80 % interval where a constant states none, by kind; wide on purpose."""
 
@@ -156,10 +160,11 @@ def build_engine(
     last = device.memory[levels[-1].name]
     power = device.power
     clock = clock_of(power)
+    apart = min(units, GROUPS) if device.device_class in SPATIAL else units
     return Engine(
         name=name,
         device=device.name,
-        units=units * count,
+        units=apart * count,
         matrix={f: rate.value * count * clock for f, rate in device.peak.matrix.items()},
         vector={f: rate.value * count * clock for f, rate in device.peak.vector.items()},
         memories=tuple(levels),

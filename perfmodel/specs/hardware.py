@@ -118,7 +118,8 @@ class Device(Spec):
     family: str = ""
     """Devices of one family share kernels: constants of one stand in for another that was not measured."""
     units: Count
-    """Independent compute units: SMs, CUs, cores, banks, arrays."""
+    """Independent compute units: SMs, CUs, cores, banks, arrays; for an FPGA or a wafer also DSPs or cores, which then
+    work together."""
     clock: Frequency | None = None
     peak: Peak
     memory: dict[str, Memory]

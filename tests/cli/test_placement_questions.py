@@ -8,7 +8,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from perfmodel.cli.main import app
+from perfmodel.cli.main import app, run
 
 
 def asked(*arguments: str) -> str:
@@ -83,6 +83,14 @@ def test_what_is_said_to_make_a_plan_possible_does() -> None:
     after = asked(*question, "--set-workload", limit, "--set", memory)
     assert "after" in after
     assert "No plan is possible" not in after.partition("With the change")[2]
+
+
+def test_energy_of_a_device_without_power_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    """As an objective it is refused; beside another it is said to be unknown, not zero."""
+    question = ["plan", "-m", "llama-2-7b", "--hw", "flat-cloud", "-w", "batch"]
+    assert "energy unknown" in asked(*question)
+    assert run([*question, "--objective", "energy"]) == 2
+    assert "flat-cloud states no power" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["plan", "compare"])

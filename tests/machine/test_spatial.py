@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from perfmodel.machine.build import build_machine
+from perfmodel.machine.build import build_engine, build_machine
 from perfmodel.machine.engine import Engine
+from perfmodel.machine.kernels import kernel_time
 from perfmodel.machine.spatial import attention_one_pass, attention_three_pass, tile_rows
-from perfmodel.specs.system import load_system
+from perfmodel.operators.attention import attention
+from perfmodel.operators.gemm import gemm
+from perfmodel.specs.system import load_device, load_system
 
 
 def engine(name: str) -> Engine:
@@ -48,10 +51,24 @@ def test_one_pass_never_spills() -> None:
 
 def test_the_slowest_part_is_the_time() -> None:
     slow = replace(FLAT, memories=(FLAT.memories[0], FLAT.memories[1]._replace(bandwidth=1e6)))
-    for attention in (attention_three_pass, attention_one_pass):
-        found = attention(1.0, 4096.0, 4096.0, 64.0, slow)
+    for model in (attention_three_pass, attention_one_pass):
+        found = model(1.0, 4096.0, 4096.0, 64.0, slow)
         assert found.seconds == found.memory
-        usual = attention(1.0, 4096.0, 4096.0, 64.0, FLAT)
+        usual = model(1.0, 4096.0, 4096.0, 64.0, FLAT)
         assert usual.seconds >= max(usual.products, usual.vector, usual.memory)
-        faster = attention(1.0, 4096.0, 4096.0, 64.0, replace(FLAT, matrix={"fp16": 2.0 * FLAT.matrix["fp16"]}))
+        faster = model(1.0, 4096.0, 4096.0, 64.0, replace(FLAT, matrix={"fp16": 2.0 * FLAT.matrix["fp16"]}))
         assert faster.seconds <= usual.seconds
+
+
+def test_small_units_of_a_spatial_device_work_together() -> None:
+    """12,288 DSPs attend as quickly as the arrays made of them, and a product comes near what they multiply."""
+    device = load_device("versal-vhk158")
+    classes = load_system("versal-vhk158").class_constants
+    times = {}
+    for units in (304.0, 12288.0):
+        counted = device.model_copy(update={"units": device.units.model_copy(update={"value": units})})
+        found = build_engine("main", counted, classes)
+        works = (gemm(1024.0, 4096.0, 4096.0), attention(1.0, 32.0, 32.0, 128, 128, 1024.0, 1024.0))
+        times[units] = [float(kernel_time(work, found).seconds) for work in works]
+        assert times[units][0] < 4.0 * works[0].flops / found.peak("fp16")
+    assert times[304.0] == times[12288.0]
