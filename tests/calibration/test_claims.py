@@ -27,7 +27,6 @@ KNOWN_TO_FAIL = {
     ("distserve", "KV tokens, 2 devices"),
     ("distserve", "KV tokens, 4 devices"),
     ("distserve", "KV tokens, 8 devices"),
-    ("distserve", "ranks of a prefill replica"),
     ("finequant", "published gain is not above that with the batch that memory allows"),
     ("finequant", "throughput, int4 over fp16, 1 request"),
     ("finequant", "throughput, int4 over fp16, 32 requests"),
