@@ -12,6 +12,7 @@ from perfmodel.insight.setting import Setting, longest_request
 from perfmodel.operators.state import cache_bytes, recurrent_bytes
 from perfmodel.phases.iteration import Iteration
 from perfmodel.serving.checkpoints import CheckpointCache
+from perfmodel.serving.fetching import Fetch
 from perfmodel.serving.pool import Pool
 from perfmodel.serving.prefix import LruCache, PrefixCache
 from perfmodel.serving.schedulers import NO_BUDGET, Scheduler
@@ -113,6 +114,7 @@ class Side:
     cache : KV cache of a replica.
     loaded : the plan evaluated with as many sequences as the scheduler admits.
     longest : most tokens of a request.
+    fetch : what of every prompt comes from a store, if anything does.
     """
 
     setting: Setting
@@ -121,6 +123,7 @@ class Side:
     cache: CacheSize
     loaded: Loaded
     longest: int
+    fetch: Fetch | None = None
 
     @property
     def devices(self) -> float:
@@ -163,26 +166,13 @@ def side_of(setting: Setting, x: Plan, options: Options, longest: int | None) ->
         above=model.above if model.ends_early else None, again=model.again if model.prompt_passes > 1 else None,
         pieces=model.pieces,
     )  # fmt: skip
-    return Side(setting, options, tables, cache, loaded, whole)
+    fetch = Fetch(*model.fetched()) if model.fetches else None
+    return Side(setting, options, tables, cache, loaded, whole, fetch)
 
 
 def iteration_of(problem: ServingProblem, x: Plan) -> Iteration:
-    """Times of the iterations of a plan.
-
-    Raises
-    ------
-    SpecError
-        If its prompts are computed in a way that iterations do not hold.
-    """
-    model = Iteration(
-        x, problem.techniques, problem.situation, problem.machine, problem.network, problem.framework
-    )  # fmt: skip
-    if model.fetches:
-        raise SpecError(
-            "prompts whose keys and values come from a store are planned, not simulated",
-            field="--pin", found=f"{problem.situation.architecture.family} {_columns(x)}",
-        )  # fmt: skip
-    return model
+    """Times of the iterations of a plan."""
+    return Iteration(x, problem.techniques, problem.situation, problem.machine, problem.network, problem.framework)
 
 
 def _room(setting: Setting, problem: ServingProblem, x: Plan, options: Options) -> tuple[CacheSize, Loaded, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from perfmodel.errors import SpecError
 from perfmodel.insight.replicas import CacheSize, Options, Side, side_of
 from perfmodel.insight.setting import Setting
 from perfmodel.phases.host import decoding_only
+from perfmodel.serving.fetching import FetchingReplica
 from perfmodel.serving.first_token import first_token_of
 from perfmodel.serving.open_pools import hand_over, prompt_bytes
 from perfmodel.serving.pooled_simulation import Decoder, PooledRun, PrefillReplica, Transfer
@@ -124,8 +126,9 @@ def _fits(setting: Setting, devices: float, *, alone: bool = False) -> None:
 def _common(side: Side, totals: Totals) -> Run:
     """Replicas that do both."""
     options = side.options
+    kind = Replica if side.fetch is None else partial(FetchingReplica, fetch=side.fetch)
     replicas = [
-        Replica(
+        kind(
             side.tables, options.scheduler, side.pool(), totals, admission_seconds=side.overhead,
             stepping=options.stepping,
         )
@@ -137,6 +140,9 @@ def _common(side: Side, totals: Totals) -> Run:
 def _pools(prefill: Side, decode: Side) -> Run:
     """Replicas that prefill, replicas that decode, and the link between them."""
     options, problem = decode.options, decode.setting.problem
+    if prefill.fetch is not None:
+        raise SpecError("a store before a prefill pool is not simulated", field="--pin", found="prefill_replicas",
+                        allowed="replicas that prefill and decode, or kv_source=none")  # fmt: skip
     devices = [side.devices for side in (prefill, decode)]
     whole = options.prefill_replicas * devices[0] + options.replicas * devices[1]
 

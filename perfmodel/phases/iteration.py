@@ -65,6 +65,17 @@ class Iteration:
         """Whether keys and values of prompts come from a store."""
         return bool(self._layout.kv_fetched)
 
+    def fetched(self) -> tuple[float, float, float]:
+        """Share of a prompt that a store sends, and seconds of its link and of the device per token of it."""
+        workload = self.situation.workload
+        rest = 1.0 * (workload.prompt - workload.reused)
+        s = self._settled(1.0, 1.0, queries=rest, context=1.0 * workload.prompt, decode=False)
+        found = [t for t in self._added(s) if t.slot == "fetch"]
+        link, main = (
+            add_up([t.seconds for t in found if (t.lane == "main") == own]) / workload.reused for own in (False, True)
+        )
+        return workload.reused / workload.prompt, float(link), float(main)
+
     @property
     def ends_early(self) -> bool:
         """Whether prompts pass the lower layers only."""

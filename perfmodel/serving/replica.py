@@ -82,14 +82,14 @@ class Replica:
 
     def enqueue(self, request: Request, at: float | None = None) -> None:
         """Add a request to the end of the line, at its arrival or when its computed cache is here [s]."""
-        if not self.outstanding:
+        if not self.running and not self.waiting:
             self.time = max(self.time, request.arrival if at is None else at)
         self.waiting.append(request)
         self.queued_tokens += request.prompt + request.output
 
     def advance(self, until: float) -> None:
         """Run every iteration that starts before ``until`` [s]."""
-        while self.time < until and self.outstanding:
+        while self.time < until and (self.running or self.waiting):
             preempted = self._make_room()
             chunks, limit = self._chunks(admit=not preempted)
             if chunks:
@@ -135,7 +135,7 @@ class Replica:
         else:
             self.partial.remove(request)
             self.pool.leave(request, request.prompt + request.made, joined=False)
-        request.state, request.computed = WAITING, 0
+        request.state, request.computed, request.fetched = WAITING, 0, 0
         self.waiting.appendleft(request)
         self.totals.preemptions += 1
         self.share = SHARE_FIRST
@@ -167,7 +167,8 @@ class Replica:
                 continue
             target = request.prompt + request.made
             hit = self.pool.reusable(request, target)
-            size = target - hit
+            there = max(hit, request.fetched)
+            size = target - there
             if size > budget:
                 if not rules.chunked and (chunks or (rules.mixed and self.decoding)):
                     return chunks, "budget"
@@ -175,7 +176,7 @@ class Replica:
             if not self._fits(request, target, hit):
                 return chunks, "memory"
             self.waiting.popleft()
-            request.computed = hit
+            request.computed = there
             request.state = PREFILLING
             self.queued_tokens -= request.prompt + request.output
             self.partial.append(request)

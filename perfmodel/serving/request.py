@@ -19,8 +19,8 @@ class Request:
     """
 
     __slots__ = (
-        "arrival", "base", "blocks", "computed", "ends", "first", "latest", "made", "number", "output", "prefix",
-        "prompt", "shared", "state", "then",
+        "arrival", "base", "blocks", "computed", "ends", "fetched", "first", "latest", "made", "number", "output",
+        "prefix", "prompt", "shared", "state", "then",
     )  # fmt: skip
 
     def __init__(self, number: int, arrival: float, prompt: int, output: int, prefix: tuple[int, ...] = ()) -> None:
@@ -31,6 +31,8 @@ class Request:
         """Tokens produced before this admission."""
         self.computed = 0
         """Tokens whose keys and values are there; of a waiting request those that came along with it."""
+        self.fetched = 0
+        """Tokens whose keys and values a store sends."""
         self.base = 0
         """Context minus the replica's count of decoded tokens of a sequence."""
         self.ends = 0

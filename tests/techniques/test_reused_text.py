@@ -8,7 +8,7 @@ import pytest
 from planning import neutral, setting
 
 from perfmodel.errors import SpecError
-from perfmodel.insight.replicas import Options
+from perfmodel.insight.replicas import Options, side_of
 from perfmodel.insight.simulation import simulate
 from perfmodel.operators.attention import attention_pairs
 from perfmodel.operators.layers import layer_calls
@@ -144,5 +144,21 @@ def test_a_simulated_prompt_of_pieces_takes_what_the_plan_says() -> None:
         seen[apart] = simulate(found, x, load, options).latencies["ttft"].mean
         assert seen[apart] == pytest.approx(prompt_seconds(found, block_attention=apart), rel=0.05)
     assert seen[1] < 0.95 * seen[0]
-    with pytest.raises(SpecError, match="from a store"):
-        simulate(found, neutral(found, batch=1, block_attention=1, kv_source="host"), load, options)
+
+
+def test_a_simulated_store_is_a_queue_before_the_replica() -> None:
+    """Alone a request takes what the plan says; where the link is busy, requests leave no faster than it sends."""
+    found = served(pieces=15, framework="bare", changes={"prompt": 8000, "reused": 7500},
+                   machine_changes={"node.host.link": "x0.25"})  # fmt: skip
+    x = neutral(found, batch=1, block_attention=1, kv_source="host")
+    work = found.problem.situation.workload
+    options = Options(choose_scheduler("vllm", max_sequences=64, token_budget=work.prompt + 64), prefix_cache=False)
+    alone = simulate(found, x, Synthetic(1e-3, work.prompt, work.output, 12, variation=0.0), options)
+    plan = prompt_seconds(found, block_attention=1, kv_source="host")
+    assert alone.latencies["ttft"].mean == pytest.approx(plan, rel=0.05)
+    link = side_of(found, x, options, None).fetch
+    assert link is not None
+    rate = 1.0 / (link.seconds * 7500)
+    many = simulate(found, x, Synthetic(1.5 * rate, work.prompt, work.output, 600), options)
+    assert many.metrics["requests_per_second"] == pytest.approx(rate, rel=0.05)
+    assert many.stability.stable is False
