@@ -24,8 +24,9 @@ def sizing_sentences(view: View, found: Sizing) -> list[str]:
         f"{found.requests:,} requests of {found.prompt:,.0f} + {found.output:,.0f} tokens on average "
         f"(variation {found.variation:.2f}) over {format_seconds(sum(s.seconds for s in found.steps))}{skipped}."
     )
+    carry = "carries" if found.peak_devices == 1 else "carry"
     size = (
-        f"{plural(found.peak_devices, view.noun)} carry every window; following the load takes "
+        f"{plural(found.peak_devices, view.noun)} {carry} every window; following the load takes "
         f"{format_number(found.mean_devices)} on average: {format_number(found.device_hours)} instead of "
         f"{format_number(found.fixed_device_hours)} {view.noun}-hours"
     )

@@ -118,7 +118,7 @@ def device_label(name: str) -> str:
 
 def plural(count: float, noun: str) -> str:
     """``'1 node'``, ``'64 nodes'``."""
-    return f"{count:,.0f} {noun}" + ("" if count == 1 else "s")
+    return f"{count:,.0f} {noun}" + ("" if round(count) == 1 else "s")
 
 
 def devices_text(view: View, count: int) -> str:
