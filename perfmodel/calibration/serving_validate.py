@@ -117,12 +117,14 @@ def _report(
         reasons[why] = reasons.get(why, 0) + 1
     if not known.all():
         reasons[f"no {metric} is stated"] = int((~known).sum())
-    if not kept.any():
+    if not known.any():
         return GroupReport(*head, total, 0, reasons)
-    better = np.greater if metric == "throughput" else np.less
     error = predicted / measured - 1.0
-    found = errors_of(error[kept])
     whole = {"rows": int(known.sum()), **errors_of(error[known])}
+    if not kept.any():
+        return GroupReport(*head, total, 0, reasons, subsets={"all rows": whole})
+    better = np.greater if metric == "throughput" else np.less
+    found = errors_of(error[kept])
     order = [i for i in np.argsort(-np.abs(np.log1p(np.where(known, error, 0.0)))) if kept[i]][:_WORST]
     return GroupReport(
         *head,

@@ -161,6 +161,7 @@ def test_cohorts_that_speculate_are_predicted_with_one_stated_length(tmp_path: P
     fast = [{**r, "tpot_ms": str(600.0 * mean)} for r in runs]
     found = {(r.framework, r.metric): r for r in serving_reports([table(tmp_path / "b.csv", *fast)])}
     assert found["vllm", "tpot"].predicted == 0
+    assert found["vllm", "tpot"].subsets["all rows"]["rows"] == 4
     assert found["vllm, speculating", "tpot"].predicted == 4
 
 
