@@ -95,10 +95,11 @@ def what_would_do(setting: Setting, outcome: Outcome) -> tuple[str, ...]:
     Where no plan is even well formed (``outcome``), what is pinned contradicts itself: each pin is dropped in turn.
     """
     question = setting.question
+    found = _beyond_the_machine(setting)
     tried: list[tuple[str, Any]] = []
     if question.devices is not None and question.devices < setting.machine.devices:
         tried.append(("more devices: --devices", replace(question, devices=None, pinned=_without(question.pinned))))
-    if (question.max_quality_loss or 0.0) < 1.0:
+    if (question.max_quality_loss or 0.0) < 1.0 and not found:  # a rate that is too high asks for machines, not bits
         tried.append((FEWER_BITS, replace(question, max_quality_loss=1.0)))
     pins = question.common_pins if not outcome.closest else {}
     tried += [
@@ -107,7 +108,6 @@ def what_would_do(setting: Setting, outcome: Outcome) -> tuple[str, ...]:
     asked = [(words, other, setting.workload) for words, other in tried]
     if setting.workload.kind == "serving" and any(v for _, v in setting.workload.slo):
         asked.append(("no latency limits", question, revise(setting.workload, dict.fromkeys(LIMITS))))
-    found = _beyond_the_machine(setting)
     for words, other, workload in asked:
         try:
             retry = make_setting(setting.model, setting.system, workload, setting.framework, other)
