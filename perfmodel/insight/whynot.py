@@ -32,6 +32,8 @@ SAVERS: tuple[tuple[str, dict[str, float]], ...] = (
 """Changes that save memory, mildest first."""
 
 
+FEWEST_BITS = 8.0
+"""From 16 bits to the 2 of the narrowest formats: what lies further beyond a limit, no format brings within it [1]."""
 FEWER_BITS = "weights, cache or wires in fewer bits: --max-quality-loss"
 
 
@@ -99,7 +101,8 @@ def what_would_do(setting: Setting, outcome: Outcome) -> tuple[str, ...]:
     tried: list[tuple[str, Any]] = []
     if question.devices is not None and question.devices < setting.machine.devices:
         tried.append(("more devices: --devices", replace(question, devices=None, pinned=_without(question.pinned))))
-    if (question.max_quality_loss or 0.0) < 1.0 and not found:  # a rate that is too high asks for machines, not bits
+    near = outcome.closest is None or outcome.closest[0] <= FEWEST_BITS
+    if (question.max_quality_loss or 0.0) < 1.0 and near and not found:  # a rate too high asks for machines, not bits
         tried.append((FEWER_BITS, replace(question, max_quality_loss=1.0)))
     pins = question.common_pins if not outcome.closest else {}
     tried += [
