@@ -89,7 +89,7 @@ class Replica:
 
     def advance(self, until: float) -> None:
         """Run every iteration that starts before ``until`` [s]."""
-        while self.time < until and (self.running or self.waiting):
+        while self.time < until and (self.decoding or self.partial or self.waiting):
             preempted = self._make_room()
             chunks, limit = self._chunks(admit=not preempted)
             if chunks:
@@ -107,7 +107,7 @@ class Replica:
 
     def _make_room(self) -> bool:
         """Preempt the newest until the next decode iteration has its blocks; whether anyone was."""
-        if self.scheduler.reserve == "whole":
+        if self.scheduler.reserve == "whole" or self.pool.free >= self.decoding * self._gained(1):
             return False
         preempted = False
         while self.pool.wanted(self.steps, self._gained(1)) > self.pool.available:
@@ -143,6 +143,9 @@ class Replica:
     def _chunks(self, *, admit: bool) -> tuple[list[tuple[Request, int]], str]:
         """Chunks of the next iteration, partial prompts first, and what kept the next request out."""
         rules = self.scheduler
+        if admit and not (self.partial or self.waiting or rules.together):
+            self.fresh = 0
+            return [], ""
         budget = rules.token_budget - (self.decoding if rules.mixed else 0)
         chunks: list[tuple[Request, int]] = []
         for request in self.partial:
@@ -234,7 +237,8 @@ class Replica:
         self.totals.iteration(seconds, decoding, tokens, self.pool, limit)
         if decoding:
             self._record_gaps(seconds, 0.0, 1)
-            self._greet()
+            if self.newcomers:
+                self._greet()
             self._count(1)
         elif self.decoding:
             for gap in self.gaps:
@@ -304,7 +308,8 @@ class Replica:
         self.time += seconds
         self.totals.iteration(seconds, n, 0, self.pool, limit, count)
         self._record_gaps(first, slope, count)
-        self._greet()
+        if self.newcomers:
+            self._greet()
         self._count(count)
         self._end()
 
@@ -326,9 +331,11 @@ class Replica:
         self.pool.grow(self.steps, tokens)
         self.passes += iterations
         self.steps += tokens
-        self.context += tokens * self.decoding
-        self.owed -= tokens * self.decoding
-        self.share = max(self.share - (SHARE_FIRST - SHARE_LEAST) / SHARE_STEPS * iterations, SHARE_LEAST)
+        made = tokens * self.decoding
+        self.context += made
+        self.owed -= made
+        if self.share > SHARE_LEAST:
+            self.share = max(self.share - (SHARE_FIRST - SHARE_LEAST) / SHARE_STEPS * iterations, SHARE_LEAST)
 
     def _record_gaps(self, first: float, slope: float, count: int) -> None:
         """Times between tokens of the decoding sequences; those of one iteration count as spread over it."""
@@ -340,12 +347,12 @@ class Replica:
         new = len(self.newcomers)
         if new and count > 1:
             gaps.add_series(first, slope, count - 1, new)
-        if not self.scheduler.mixed and self.gaps:
+        active = self.decoding - len(self.finished)
+        if not self.scheduler.mixed:
             for sequences, waited in self.gaps:
                 gaps.add(first + waited, int(sequences))
-            first, count = first + slope, count - 1
-        active = self.decoding - len(self.finished)
-        self.gaps = [[active, 0.0]] if not self.scheduler.mixed else []
+            first, count = (first + slope, count - 1) if self.gaps else (first, count)
+            self.gaps = [[active, 0.0]]
         if count:
             gaps.add_series(first, slope, count, active - new)
 

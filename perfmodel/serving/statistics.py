@@ -122,7 +122,7 @@ class Totals:
         self.iterations += count
         self.busy += seconds
         self.sequence_seconds += seconds * decoding
-        used = pool.used / pool.blocks
+        used = (pool.blocks - pool.free - pool.cache.idle * pool.width) / pool.blocks
         self.block_seconds += seconds * used
         self.fullest = max(self.fullest, used)
         if tokens:

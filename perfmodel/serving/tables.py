@@ -87,6 +87,8 @@ class IterationTables:
     def pairs(self, prompt: int, begin: int, size: int) -> float:
         """Keys that a chunk of ``size`` tokens from ``begin`` on sees, summed over its tokens."""
         share, number = self.pieces
+        if not share:
+            return size * (begin + 0.5 * size)
         edge = share * prompt
         apart = max(min(begin + size, edge) - begin, 0.0)
         whole = size - apart
@@ -99,7 +101,7 @@ class IterationTables:
     def decode_line(self, sequences: int, context: float) -> tuple[float, float, float]:
         """Time [s] at a mean context, its slope [s/token], and the context up to which it is this line."""
         knots, row = self.contexts, self.decode[sequences]
-        i = min(max(bisect_right(knots, context) - 1, 0), len(knots) - 2)
+        i = bisect_right(knots, context, 1, len(knots) - 1) - 1
         slope = (row[i + 1] - row[i]) / (knots[i + 1] - knots[i])
         last = i == len(knots) - 2
         return row[i] + slope * (context - knots[i]), slope, inf if last else knots[i + 1]
@@ -117,7 +119,7 @@ class IterationTables:
         own = mixers = _plane(self.tokens, self.chunk_mixers, self._place(tokens), tokens, self.keys, each)
         if sequences:
             knots, row = self.contexts, self.decode_mixers[sequences]
-            i = min(max(bisect_right(knots, context) - 1, 0), len(knots) - 2)
+            i = bisect_right(knots, context, 1, len(knots) - 1) - 1
             mixers += _between(knots, row, i, context)
         more = _between(knots, self.above[sequences], i, context) if sequences and self.above else 0.0
         if self.again:
@@ -140,7 +142,7 @@ def _between(knots: list[float], row: list[float], i: int, x: float) -> float:
 
 def _plane(xs: list[float], table: list[list[float]], j: int, x: float, ys: list[float], y: float) -> float:
     """Bilinear interpolation, the cell of ``x`` known; beyond the ends the last cell goes on."""
-    i = min(max(bisect_right(ys, y) - 1, 0), len(ys) - 2)
+    i = bisect_right(ys, y, 1, len(ys) - 1) - 1
     share = (y - ys[i]) / (ys[i + 1] - ys[i])
     low = table[j]
     below = low[i] + (low[i + 1] - low[i]) * share
