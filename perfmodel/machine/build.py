@@ -235,6 +235,29 @@ def draw_of(power: DevicePower | None, count: float = 1.0) -> Draw:
     return Draw(*(w * count for w in watts))
 
 
+def _beside(system: System) -> dict[str, Engine]:
+    """Engines of a node beside its accelerators, and its host, each as the part of one accelerator."""
+    node, found = system.cluster.node, {}
+    for name, placed in node.engines.items():
+        engine = build_engine(
+            name,
+            system.engines[name],
+            system.class_constants,
+            count=placed.per_accelerator.value,
+            link=_value(placed.link),
+            tier=f"{name} memory",
+        )
+        found[name] = engine if placed.latency is None else replace(engine, link_latency=placed.latency.value)
+    if node.host and system.host:
+        share, link = node.host.count / node.accelerator.count, node.host.link.value
+        host = build_engine("host", system.host, system.class_constants, count=share, link=link, tier="host")
+        size, rate = (fact.value / node.accelerator.count for fact in (node.host.memory, node.host.bandwidth))
+        draw = Draw() if node.power_overhead else host.draw  # the power of a node beside its devices counts the host
+        memories = (*host.memories[:-1], MemoryLevel("host", size, rate))
+        found["host"] = replace(host, memories=memories, draw=draw)
+    return found
+
+
 def build_machine(
     system: System,
     kernels: str = "",
@@ -264,27 +287,9 @@ def build_machine(
     engines = {"main": main}
     behind = next((level for level in memory_levels(device) if level.name == device.behind), None)
     tiers = {level.name: level.capacity for level in (main.memories[-1]._replace(name=main.tier), behind) if level}
-    for name, placed in node.engines.items():
-        engine = build_engine(
-            name,
-            system.engines[name],
-            system.class_constants,
-            count=placed.per_accelerator.value,
-            link=_value(placed.link),
-            tier=f"{name} memory",
-        )
-        if placed.latency is not None:
-            engine = replace(engine, link_latency=placed.latency.value)
-        engines[name] = engine
+    engines |= _beside(system)
+    for engine in list(engines.values())[1:]:
         tiers.setdefault(engine.tier, engine.capacity)
-    host_link = _value(node.host.link) if node.host else _value(system.accelerator.host_link)
-    if node.host and system.host:
-        share = node.host.count / per_node
-        host = build_engine("host", system.host, system.class_constants, count=share, link=host_link, tier="host")
-        memory = MemoryLevel("host", node.host.memory.value / per_node, node.host.bandwidth.value / per_node)
-        draw = Draw() if node.power_overhead else host.draw  # the power of a node beside its devices counts the host
-        engines["host"] = replace(host, memories=(*host.memories[:-1], memory), draw=draw)
-        tiers["host"] = memory.capacity
     if node.storage:
         tiers["storage"] = node.storage.capacity.value / per_node
     return Machine(
@@ -296,7 +301,7 @@ def build_machine(
         devices=int(cluster.nodes.value * per_node),
         per_node=per_node,
         behind=behind,
-        host_link=host_link,
+        host_link=_value(node.host.link) if node.host else _value(device.host_link),
         storage_read=node.storage.read.value / per_node if node.storage else None,
         storage_write=node.storage.write.value / per_node if node.storage else None,
         file_read=_shared(cluster, "read"),
