@@ -187,6 +187,9 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
     prompt, output = number(row, "isl"), number(row, "osl")
     if batch < 1 or prompt < 1 or output < 2:
         raise Unpredictable("the concurrency or the lengths are not stated")
+    measured = _measured(row, batch, output)
+    if not measured:
+        raise Unpredictable("neither time is stated as a positive number")
     setup = Setup(
         architecture,
         cluster_of(row.get("system", ""), int(devices) if pools else 2),
@@ -206,7 +209,7 @@ def read_row(line: int, row: Mapping[str, str]) -> ServingRow:
         prompt=prompt,
         output=output,
         columns={**layout, "batch": max(batch, data)},
-        measured=_measured(row, batch, output),
+        measured=measured,
         drafts=bool(re.search(sources().drafts, row.get("model", ""), re.IGNORECASE)),
         drafting=drafting_of(row),
         unlike=unlike_of(row),

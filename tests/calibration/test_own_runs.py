@@ -38,12 +38,13 @@ def test_what_is_not_known_is_counted_with_its_reason(tmp_path: Path, capsys: py
         HEAD
         + "vllm,no-such-model,h100-4x,,1024,128,1,8,100,8.5,mine\n"
         + "vllm,meta-llama/Llama-3.1-8B,no-such-box,,1024,128,1,8,100,8.5,mine\n"
-        + "no-such-engine,meta-llama/Llama-3.1-8B,h100-4x,,1024,128,1,8,100,8.5,mine\n",
+        + "no-such-engine,meta-llama/Llama-3.1-8B,h100-4x,,1024,128,1,8,100,8.5,mine\n"
+        + "vllm,meta-llama/Llama-3.1-8B,h100-4x,,1024,128,1,8,-5,nan,mine\n",
         encoding="utf-8",
     )
     assert run(["validate", str(table)]) == 0
     text = capsys.readouterr().out
-    for name in ("no-such-model", "no-such-box", "no-such-engine"):
+    for name in ("no-such-model", "no-such-box", "no-such-engine", "neither time is stated"):
         assert name in text
     (tmp_path / "odd.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     assert run(["validate", str(tmp_path / "odd.csv")]) == 0
