@@ -377,13 +377,6 @@ def placement_text(found: Placement) -> str:
     return text
 
 
-def fullest_text(plan: EvaluatedPlan) -> str:
-    """Fullest memory in one phrase."""
-    ledger = max(plan.ledgers, key=lambda g: g.fullest[1])
-    tier, share = ledger.fullest
-    return f"{format_bytes(ledger.totals[tier])} of {format_bytes(ledger.capacities[tier])} {tier} ({percent(share)})"
-
-
 def lengths_sentence(found: LengthGroups) -> str:
     """What groups of ranks chosen for each batch of unlike sequences would gain."""
     sizes = ", ".join(f"{count} of {degree}" for degree, count in found.degrees)

@@ -53,11 +53,6 @@ class Drafter(Spec):
             raise ValueError("`fade` is at most 1")
         return self
 
-    @property
-    def keeps_cache(self) -> bool:
-        """Whether it has keys and values of its own."""
-        return bool(self.layers or self.prefix or self.model)
-
 
 DRAFTERS = Records("drafter", "drafters", Drafter, Path(__file__).parent / "drafters.yaml")
 
